@@ -178,9 +178,8 @@ def _skip_extensions(packet: memoryview, header: IpHeader) -> None:
     offset = 40
     protocol = header.protocol
     announced_at = 6  # where the byte is that names `protocol`
-    for count in range(MAX_EXTENSION_HEADERS + 1):
-        if protocol not in _EXTENSIONS:
-            break
+    count = 0
+    while protocol in _EXTENSIONS:
         if count == MAX_EXTENSION_HEADERS:
             raise ParseError("IPv6: too many extension headers")
         if offset + 8 > end:
@@ -211,6 +210,7 @@ def _skip_extensions(packet: memoryview, header: IpHeader) -> None:
             _check_options(packet, offset + 2, offset + size)
         announced_at = offset
         offset += size
+        count += 1
         if protocol == _FRAGMENT and header.is_fragment:
             protocol = following  # what follows is a part of something else: do not look into it
             break

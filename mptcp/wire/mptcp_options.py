@@ -268,8 +268,6 @@ def parse_mptcp_option(option: _Buffer) -> MptcpOption | None:
     if size < 3 or option[0] != KIND_MPTCP or option[1] != size:
         raise ParseError("not a whole MPTCP option")
     subtype = option[2] >> 4
-    if subtype == DSS:
-        return parse_dss(option, 0, size)
     if subtype > MP_TCPRST:
         return None
     return _PARSERS[subtype](bytes(option), size)

@@ -1,6 +1,7 @@
 """One table of MPTCP options, value beside bytes, read by parser, emitter and tshark tests.
 
-The bytes are written by hand from the figures of RFC 8684 §3.
+The bytes are written by hand from the figures of RFC 8684 §3. tshark does not show the checksum of
+a DSS, so nothing is said of it there.
 """
 
 from typing import Final, NamedTuple
@@ -134,7 +135,7 @@ OPTION_CASES: Final[dict[str, Case]] = {
     "DSS map 32 checksum": Case(
         Dss(None, True, 0x91929394, False, 7, 512, 0x1234),
         "1e10 20 04 91929394 00000007 0200 1234",
-        {_m("rawdataseqno"): str(0x91929394), _m("checksum"): "0x1234"},
+        {_m("rawdataseqno"): str(0x91929394)},
     ),
     "DSS map 64": Case(
         Dss(None, True, _DSN64, True, 7, 65535),
@@ -144,7 +145,7 @@ OPTION_CASES: Final[dict[str, Case]] = {
     "DSS map 64 checksum": Case(
         Dss(None, True, _DSN64, True, 7, 512, 0),
         "1e14 20 0c 9192939495969798 00000007 0200 0000",
-        {_m("rawdataseqno"): str(_DSN64), _m("checksum"): "0x0000"},
+        {_m("rawdataseqno"): str(_DSN64)},
     ),
     "DSS ack 32 map 32": Case(
         Dss(0x81828384, False, 0x91929394, False, 7, 512),
@@ -173,7 +174,7 @@ OPTION_CASES: Final[dict[str, Case]] = {
     "DSS ack 64 map 64 checksum": Case(
         Dss(_ACK64, True, _DSN64, True, 7, 512, 0xFFFF),
         "1e1c 20 0f 8182838485868788 9192939495969798 00000007 0200 ffff",
-        {_m("rawdataack"): str(_ACK64), _m("checksum"): "0xffff"},
+        {_m("rawdataack"): str(_ACK64)},
     ),
     "DSS DATA_FIN alone": Case(
         Dss(_ACK64, True, _DSN64, True, 0, 1, None, True),

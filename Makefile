@@ -1,0 +1,34 @@
+# Each target makes and reuses .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PEER ?= ours
+
+.PHONY: setup demo test lint clean system
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: apt-get install python3-venv python3-dev gcc make"; exit 2; }
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench,test,dev]'
+	@touch $@
+
+# tshark and iproute2 (tests' independent witnesses) come from the distribution; without them those tests skip.
+system:
+	@sh tools/system-packages.sh
+
+demo: setup
+	$(BIN)/python -m demo --peer $(PEER)
+
+test: setup system
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy tests
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-out bench-out

@@ -1,0 +1,133 @@
+"""Every knob of the stack, with defaults that need no change.
+
+Times are integer microseconds (suffix `_us`), sizes are bytes. A `Config` is immutable: one object
+may serve many stacks. `validate()` runs at construction, so a `Config` that exists is legal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SECOND = 1_000_000
+MILLISECOND = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of a `Stack`.
+
+    Raises ValueError at construction when a value is out of its range.
+    """
+
+    mptcp: bool = True
+    """Offer and accept MPTCP; False makes a plain TCP host."""
+    scheduler: str = "minrtt"
+    """Registered name of the packet scheduler."""
+    congestion_control: str = "lia"
+    """Registered name: `lia` (coupled, RFC 6356) or `newreno`."""
+    path_manager: str = "builtin"
+    """Registered name of the path manager."""
+
+    checksum: bool = False
+    """Require DSS checksums (RFC 8684 §3.3.1). Off as in Linux: no device can compute them, so
+    every byte would pass through the CPU; TCP's own checksum still covers the segment. Turn it on
+    where a middlebox is known to rewrite payload."""
+    dsn_64: bool = True
+    """Send 64-bit DSNs (RFC 8684 §3.3.1: needed when 4 GiB could pass within an MSL)."""
+
+    receive_buffer: int = 6 << 20
+    """Connection-level receive window, bytes (4 KiB to 1 GiB)."""
+    send_buffer: int = 6 << 20
+    """Bytes `send()` accepts before they are acknowledged (4 KiB to 1 GiB)."""
+    nodelay: bool = False
+    """True turns Nagle's algorithm off (RFC 1122 §4.2.3.4). The stream API turns it off per
+    connection, as asyncio does for kernel sockets."""
+    timestamps: bool = True
+    """Offer TCP timestamps (RFC 7323)."""
+    sack: bool = True
+    """Offer selective acknowledgements (RFC 2018)."""
+    window_scaling: bool = True
+    """Offer window scaling (RFC 7323)."""
+    initial_window_segments: int = 10
+    """Initial congestion window in segments (RFC 6928), 1 to 10."""
+
+    min_rto_us: int = 200 * MILLISECOND
+    """Least retransmission timeout. RFC 6298 §2.4 says one second; 200 ms is what Linux uses, and
+    a subflow that waits longer holds up the whole connection's reorder queue."""
+    max_rto_us: int = 120 * SECOND
+    initial_rto_us: int = 1 * SECOND
+    """RFC 6298 §2.1."""
+    delayed_ack_us: int = 40 * MILLISECOND
+    """RFC 1122 §4.2.3.2 allows up to 500 ms; 40 ms is Linux's minimum."""
+    time_wait_us: int = 60 * SECOND
+    """2 MSL (RFC 9293 §3.4.1), with the MSL of 30 s that Linux uses."""
+    syn_retries: int = 6
+    """SYN retransmissions before a connect fails."""
+    syn_retries_mptcp: int = 2
+    """SYNs repeated with MP_CAPABLE before plain TCP is tried (RFC 8684 §3.1, §3.9.3)."""
+    synack_retries: int = 5
+    data_retries: int = 15
+    """Timeouts in a row on one subflow before it is given up (RFC 1122 §4.2.3.5 R2)."""
+    subflow_retries: int = 6
+    """As `data_retries`, while the connection has another working subflow."""
+    orphan_timeout_us: int = 60 * SECOND
+    """How long a connection without any subflow waits for one (break before make)."""
+    fin_wait_2_us: int = 60 * SECOND
+    """How long a closed connection waits for the peer's FIN."""
+
+    max_subflows: int = 8
+    """Subflows of one connection, the first included (1 to 64)."""
+    max_addresses: int = 8
+    """Peer addresses remembered for one connection (RFC 8684 §3.4.1)."""
+    add_addr_retries: int = 3
+    add_addr_timeout_us: int = 1 * SECOND
+    """First wait for an ADD_ADDR echo; doubled at each retry."""
+    rejoin_delay_us: int = 500 * MILLISECOND
+    """First wait before a lost subflow is tried again; doubled up to `rejoin_max_delay_us`."""
+    rejoin_max_delay_us: int = 30 * SECOND
+    announce_addresses: bool = True
+    """Send ADD_ADDR for the stack's other addresses when it is the server."""
+
+    max_connections: int = 65536
+    max_time_wait: int = 16384
+    backlog: int = 1024
+    """Half-open connections a listener keeps unless `listen()` says otherwise."""
+    max_reassembly_bytes: int = 256 << 10
+    """IP fragments held."""
+    challenge_acks_per_second: int = 100
+    """RFC 5961 §7."""
+    resets_per_second: int = 1000
+    ephemeral_ports: tuple[int, int] = (32768, 60999)
+
+    def __post_init__(self) -> None:
+        self.validate()
+
+    def validate(self) -> None:
+        """Raise ValueError naming the first value out of range."""
+        ranges: dict[str, tuple[int, int]] = {
+            "receive_buffer": (4096, 1 << 30),
+            "send_buffer": (4096, 1 << 30),
+            "initial_window_segments": (1, 10),
+            "min_rto_us": (1_000, 60 * SECOND),
+            "max_rto_us": (1 * SECOND, 600 * SECOND),
+            "initial_rto_us": (1_000, 60 * SECOND),
+            "delayed_ack_us": (0, 500 * MILLISECOND),
+            "time_wait_us": (0, 600 * SECOND),
+            "syn_retries": (0, 30),
+            "syn_retries_mptcp": (0, 30),
+            "synack_retries": (0, 30),
+            "data_retries": (1, 30),
+            "subflow_retries": (1, 30),
+            "max_subflows": (1, 64),
+            "max_addresses": (0, 255),
+            "add_addr_retries": (0, 10),
+            "max_connections": (1, 1 << 24),
+            "backlog": (1, 1 << 16),
+        }
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} = {value} is out of range: use {low} to {high}")
+        low_port, high_port = self.ephemeral_ports
+        if not 1 <= low_port <= high_port <= 65535:
+            raise ValueError(f"ephemeral_ports = {self.ephemeral_ports}: use a range in 1..65535")

@@ -1,0 +1,262 @@
+"""The two halves of a connection's data sequence space: what is to be sent, what has been received.
+
+Data sequence numbers are unbounded integers congruent to the wire's modulo 2^64 (`wire.seq`); a
+connection that has fallen back to TCP counts on in the same space, without telling anyone.
+
+`DataSender` holds thesis §4.3.6's shared send queue in two parts: A, sent and not yet DATA_ACKed
+(`chunks`), and B, not yet given to a subflow (`queue`). Subflows pull from B; what a subflow failed
+to deliver is offered to the others from `reinject`, ahead of B.
+
+`DataReceiver` holds the data in order that the application has not taken, and the reorder queue. Its
+window is one for the whole connection, anchored at DATA_ACK (RFC 8684 §3.3.1; per-subflow windows
+can deadlock: thesis §4.3.5).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from mptcp.reorder import ReorderQueue
+from mptcp.tcp.reassembly import true_size
+from mptcp.tcp.scoreboard import split_parts
+
+if TYPE_CHECKING:
+    from mptcp.subflow import Subflow
+
+COALESCE: Final = 4096
+"""Writes and segments smaller than this are joined, so that one-byte ones do not cost a view each."""
+
+
+class DataChunk:
+    """Part A of the send queue: a stretch given to a subflow and not yet DATA_ACKed."""
+
+    __slots__ = ("carriers", "dsn", "end", "parts", "reinjecting")
+
+    def __init__(self, dsn: int, end: int, parts: list[memoryview], carrier: Subflow) -> None:
+        self.dsn = dsn
+        self.end = end
+        self.parts = parts
+        self.carriers: list[Subflow] = [carrier]
+        """Live subflows it was sent on."""
+        self.reinjecting = False
+
+
+class Reinjection:
+    """What is left to send again of a chunk, on a subflow that has not carried it."""
+
+    __slots__ = ("chunk", "dsn", "parts")
+
+    def __init__(self, chunk: DataChunk) -> None:
+        self.chunk = chunk
+        self.dsn = chunk.dsn
+        self.parts = chunk.parts
+
+
+class DataSender:
+    """Send side of the data sequence space."""
+
+    __slots__ = (
+        "capacity",
+        "chunks",
+        "nxt",
+        "queue",
+        "queued",
+        "reinject",
+        "reinjected_bytes",
+        "una",
+        "wnd_end",
+    )
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.una = 0  # lowest DSN not DATA_ACKed
+        self.nxt = 0  # next DSN to give to a subflow
+        self.wnd_end = 0  # largest DATA_ACK + window seen (RFC 8684 §3.3.5: it never shrinks)
+        self.queue: deque[memoryview] = deque()
+        self.queued = 0
+        self.chunks: deque[DataChunk] = deque()
+        self.reinject: deque[Reinjection] = deque()
+        self.reinjected_bytes = 0
+
+    def start(self, idsn: int) -> None:
+        """Begin after the IDSN, which is the octet of the SYN (RFC 8684 §3.1)."""
+        self.una = self.nxt = idsn + 1
+        self.wnd_end = self.una
+
+    @property
+    def used(self) -> int:
+        """Bytes the application has written and the peer has not acknowledged."""
+        return self.nxt - self.una + self.queued
+
+    def room(self) -> int:
+        """Bytes `write` would take."""
+        return max(0, self.capacity - self.used)
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Queue as much of `data` as fits; returns the bytes taken.
+
+        An immutable `bytes` is kept by reference, anything else is copied.
+        """
+        size = min(len(data), self.room())
+        if size <= 0:
+            return 0
+        if size <= COALESCE and self.queue and len(self.queue[-1]) + size <= COALESCE:
+            self.queue[-1] = memoryview(b"".join((self.queue[-1], memoryview(data)[:size])))
+        else:
+            whole = data if isinstance(data, bytes) else bytes(memoryview(data)[:size])
+            self.queue.append(memoryview(whole)[:size])
+        self.queued += size
+        return size
+
+    def take(self, size: int) -> list[memoryview]:
+        """Remove up to `size` bytes from part B."""
+        parts: list[memoryview] = []
+        queue = self.queue
+        while size > 0 and queue:
+            view = queue[0]
+            if len(view) <= size:
+                parts.append(queue.popleft())
+                size -= len(view)
+                self.queued -= len(view)
+            else:
+                parts.append(view[:size])
+                queue[0] = view[size:]
+                self.queued -= size
+                size = 0
+        return parts
+
+    def acknowledge(self, data_ack: int) -> None:
+        """Everything below `data_ack` has arrived."""
+        self.una = data_ack
+        chunks = self.chunks
+        while chunks and chunks[0].end <= data_ack:
+            chunks.popleft()
+        reinject = self.reinject
+        while reinject and reinject[0].chunk.end <= data_ack:
+            reinject.popleft()
+
+    def offer_again(self, chunk: DataChunk) -> None:
+        """Queue a chunk for reinjection, in DSN order with respect to what is queued."""
+        if not chunk.reinjecting and chunk.end > self.una:
+            chunk.reinjecting = True
+            item = Reinjection(chunk)
+            reinject = self.reinject
+            if reinject and reinject[-1].dsn > item.dsn:
+                ordered = sorted([*reinject, item], key=lambda entry: entry.dsn)
+                reinject.clear()
+                reinject.extend(ordered)
+            else:
+                reinject.append(item)
+
+    def reinjection_for(self, subflow: Subflow) -> Reinjection | None:
+        """The first stretch waiting that `subflow` has not carried."""
+        for item in self.reinject:
+            if item.chunk.end > self.una and subflow not in item.chunk.carriers:
+                return item
+        return None
+
+    def take_reinjection(
+        self, item: Reinjection, subflow: Subflow, size: int
+    ) -> tuple[list[memoryview], int, int]:
+        """Give up to `size` bytes of `item` to `subflow`: (parts, dsn, length)."""
+        dsn = item.dsn
+        if dsn < self.una:  # part of it has arrived meanwhile
+            _, item.parts = split_parts(item.parts, self.una - dsn)
+            dsn = self.una
+        length = min(size, item.chunk.end - dsn)
+        parts, rest = split_parts(item.parts, length)
+        if rest:
+            item.parts = rest
+            item.dsn = dsn + length
+        else:
+            self.reinject.remove(item)
+            item.chunk.reinjecting = False
+            if subflow not in item.chunk.carriers:
+                item.chunk.carriers.append(subflow)
+        self.reinjected_bytes += length
+        return parts, dsn, length
+
+    def clear(self) -> None:
+        """Forget everything (the connection ends)."""
+        self.queue.clear()
+        self.chunks.clear()
+        self.reinject.clear()
+        self.queued = 0
+
+
+class DataReceiver:
+    """Receive side of the data sequence space."""
+
+    __slots__ = ("adv", "buffer", "fin_dsn", "memory", "nxt", "queue", "reorder", "unread")
+
+    def __init__(self, buffer: int) -> None:
+        self.buffer = buffer
+        self.nxt = 0  # next DSN expected: what DATA_ACK says
+        self.adv = 0  # right edge of the window promised
+        self.queue: deque[memoryview] = deque()
+        self.unread = 0
+        self.memory = 0
+        """Bytes kept alive by `queue`, buffers and bookkeeping included."""
+        self.reorder = ReorderQueue()
+        self.fin_dsn: int | None = None
+
+    def start(self, idsn: int) -> None:
+        """The peer's IDSN is known: its first byte has the DSN after it.
+
+        A window promised before is counted on from there.
+        """
+        shift = idsn + 1 - self.nxt
+        self.nxt += shift
+        self.adv += shift
+
+    def window(self) -> int:
+        """Bytes the peer may send beyond `nxt` now; moves the promised edge, never back."""
+        free = self.buffer - self.unread
+        # What is charged beyond twice the buffer shrinks the offer: small segments pin more than
+        # they carry (Linux's sk_rmem_alloc against sk_rcvbuf does the same).
+        spare = (2 * self.buffer - self.memory - self.reorder.memory) // 2
+        edge = self.nxt + max(0, min(free, spare))
+        if edge > self.adv:
+            self.adv = edge
+        return self.adv - self.nxt
+
+    def append(self, view: memoryview) -> None:
+        """In-order data for the application; `nxt` moves with it."""
+        size = len(view)
+        self.nxt += size
+        self.unread += size
+        queue = self.queue
+        if size < COALESCE and queue and len(queue[-1]) + size <= COALESCE:
+            self.memory -= true_size(queue[-1])
+            queue[-1] = memoryview(b"".join((queue[-1], view)))
+            self.memory += true_size(queue[-1])
+        else:
+            queue.append(view)
+            self.memory += true_size(view)
+
+    def take(self, limit: int) -> list[memoryview]:
+        """Remove up to `limit` bytes for the application."""
+        parts: list[memoryview] = []
+        queue = self.queue
+        while limit > 0 and queue:
+            view = queue[0]
+            if len(view) <= limit:
+                queue.popleft()
+                self.memory -= true_size(view)
+                parts.append(view)
+                limit -= len(view)
+                self.unread -= len(view)
+            else:
+                parts.append(view[:limit])
+                queue[0] = view[limit:]
+                self.unread -= limit
+                limit = 0
+        return parts
+
+    def clear(self) -> None:
+        """Forget what the application will not take any more."""
+        self.queue.clear()
+        self.unread = 0
+        self.memory = 0
+        self.reorder.clear()

@@ -1,0 +1,748 @@
+"""One MPTCP connection: the Multipath Transport of the thesis, the connection of RFC 8684.
+
+Owns the decisions: which bytes go to which subflow (`pull`), what the peer may send
+(`receive_window`), reinjection, DATA_FIN and the end, fallback, and the opening of subflows on the
+paths that the path manager offers. The two halves of the data sequence space are in `data_queues`;
+everything of a single subflow is in `subflow`. A plain TCP connection is a MetaSocket that has
+fallen back, with one subflow and no options: the application sees no difference.
+
+Invariants
+  * Data is freed only when DATA_ACKed; a subflow keeps its own copy (a reference) until its TCP
+    acknowledges it (RFC 8684 §3.3.5).
+  * RCV.NXT + window never moves back at data level.
+  * `subflows` holds live subflows only; `controllers` their congestion controllers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mptcp import keys
+from mptcp.data_queues import DataChunk, DataReceiver, DataSender
+from mptcp.errors import ConnectionEnd, NotConnectedError
+from mptcp.events import (
+    Accepted,
+    Closed,
+    Connected,
+    FellBack,
+    Readable,
+    SubflowClosed,
+    SubflowEstablished,
+    Writable,
+)
+from mptcp.path_manager.base import EndpointId, path_managers
+from mptcp.scheduler import schedulers
+from mptcp.subflow import MASK32, MASK64, REASON_POLICY, Subflow
+from mptcp.tcp.congestion import CongestionControl
+from mptcp.tcp.state import NEVER, State
+from mptcp.wire.dss import Dss
+from mptcp.wire.mptcp_options import (
+    AddAddr,
+    MpCapable,
+    MpFail,
+    MpFastclose,
+    MpTcprst,
+    RemoveAddr,
+)
+from mptcp.wire.seq import unwrap
+
+if TYPE_CHECKING:
+    from mptcp.stack import Listener, Stack
+
+
+class MetaSocket:
+    """A connection. Made by `Stack.connect()` or handed out by `Accepted`."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        number: int,
+        listener: Listener | None,
+        local_key: bytes,
+    ) -> None:
+        config = stack.config
+        self.stack = stack
+        self.config = config
+        self.number = number
+        """A small number that names the connection in logs."""
+        self.listener = listener
+        self.is_client = listener is None
+        self.nodelay = config.nodelay
+        self.congestion_control = config.congestion_control
+        self.scheduler = schedulers.get(config.scheduler)()
+        self.path_manager = path_managers.get(config.path_manager)(self, config)
+        # keys (RFC 8684 §3.1)
+        self.local_key = local_key
+        self.remote_key = b""
+        self.token = keys.token(local_key) if local_key else 0
+        self.remote_token = 0
+        self.local_idsn = stack.idsn(local_key) if local_key else 0
+        self.remote_idsn = 0
+        # agreed
+        self.fallback = not config.mptcp
+        self.fallback_reason = "MPTCP is off in the configuration" if self.fallback else ""
+        self.checksum = config.checksum
+        self.ack_64 = False
+        """Send 64-bit DATA_ACKs: the peer has sent a 64-bit DSN (RFC 8684 §3.3.2)."""
+        self.dsn_64 = config.dsn_64
+        self.no_join_initial = False
+        self.confirmed = False
+        """Both sides know that MPTCP is in use: subflows may be added (RFC 8684 §3.1)."""
+        # data
+        self.tx = DataSender(config.send_buffer)
+        self.tx.start(self.local_idsn)
+        self.rx = DataReceiver(config.receive_buffer)
+        # subflows
+        self.subflows: list[Subflow] = []
+        self.waiting: list[Subflow] = []
+        """Subflows that were refused data in favour of another; polled again when it is full."""
+        self.controllers: list[CongestionControl] = []
+        self.past_subflows = 0
+        # close
+        self.established = False
+        self.write_closed = False
+        self.app_closed = False
+        self.eof = False
+        """The peer will send no more, and everything it sent has arrived in order."""
+        self.data_fin_dsn = 0
+        self.data_fin_due = False
+        """Our DATA_FIN is to be sent with bare ACKs until it is acknowledged."""
+        self.data_fin_acked = False
+        self.ended: ConnectionEnd | None = None
+        # events and timers
+        self.readable_pending = False
+        self.writable_wanted = False
+        self.rtx_deadline = NEVER
+        self.rtx_backoff = 0
+        self.rtx_mark = 0
+        self.orphan_deadline = NEVER
+        self.heap_deadline = NEVER  # kept by the stack
+        self.fendpoint = EndpointId(b"", 0, b"", 0)
+
+    def __repr__(self) -> str:
+        mode = "TCP" if self.fallback else f"MPTCP token {self.token:08x}"
+        return f"<MetaSocket {self.number} {mode}, {len(self.subflows)} subflows>"
+
+    # -- the application's side ----------------------------------------------------------------
+
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        """Queue data; returns the bytes accepted, 0 when the send buffer is full.
+
+        After a short count a `Writable` event comes when there is room. Raises NotConnectedError
+        after `shutdown()`, `close()` or the end of the connection.
+        """
+        if self.write_closed or self.ended is not None:
+            raise NotConnectedError("send after the connection was closed for writing")
+        taken = self.tx.write(data)
+        if taken < len(data):
+            self.writable_wanted = True
+        if taken:
+            self.wake_subflows()
+        return taken
+
+    def recv_parts(self, limit: int = 1 << 30) -> list[memoryview]:
+        """Take up to `limit` bytes of received data without copying; [] when none waits.
+
+        Reading reopens the window.
+        """
+        self.readable_pending = False
+        parts = self.rx.take(limit)
+        if parts:
+            self._maybe_update_window()
+        return parts
+
+    def recv(self, limit: int = 1 << 30) -> bytes:
+        """As `recv_parts`, in one piece. b"" means nothing waits: the end if `eof`."""
+        return b"".join(self.recv_parts(limit))
+
+    def shutdown(self) -> None:
+        """No more will be sent; what is queued will be. Receiving goes on. Idempotent."""
+        if self.write_closed or self.ended is not None:
+            return
+        self.write_closed = True
+        if not self.established:
+            return
+        self._send_close()
+
+    def close(self) -> None:
+        """The application is done: send what is queued, then end. Unread data is discarded.
+
+        RFC 1122 §4.2.2.13: closing with unread data resets, so that the peer knows it was lost.
+        """
+        if self.ended is not None or self.app_closed:
+            return
+        self.app_closed = True
+        if not self.established:
+            if self.is_client:
+                self._abort_all()
+                self.finish(ConnectionEnd.ABORTED, self.stack.now)
+            else:
+                self.shutdown()
+            return
+        if self.rx.unread or self.rx.reorder:
+            self.abort()
+            return
+        self.shutdown()
+        for subflow in list(self.subflows):
+            subflow.set_orphan(self.stack.now)
+        self._check_closed(self.stack.now)
+        if self.ended is None and not self.fallback:
+            self.orphan_deadline = self.stack.now + self.config.fin_wait_2_us
+            self.stack.rearm(self)
+
+    def abort(self) -> None:
+        """End at once: RST with MP_FASTCLOSE on every subflow (RFC 8684 §3.5, option R)."""
+        if self.ended is None:
+            self._abort_all()
+            self.finish(ConnectionEnd.ABORTED, self.stack.now)
+
+    def _abort_all(self) -> None:
+        options = b""
+        if not self.fallback and self.remote_key:
+            options = MpFastclose(self.remote_key).emit()
+            self.stack.counters["MPTcpExtMPFastcloseTx"] += 1
+        for subflow in list(self.subflows):
+            subflow.abort(options if subflow.mptcp else b"")
+
+    # -- sending: what subflows pull -----------------------------------------------------------
+
+    def available(self, subflow: Subflow) -> int:
+        """Bytes that wait for a subflow, windows not considered; 0 when it may not send any."""
+        tx = self.tx
+        if tx.reinject and not subflow.stale:
+            item = tx.reinjection_for(subflow)
+            if item is not None:
+                return item.chunk.end - max(item.dsn, tx.una)
+        if not tx.queued or not subflow.usable:
+            return 0
+        if subflow.backup and self._regular_path_works():
+            return 0
+        return tx.queued
+
+    def _regular_path_works(self) -> bool:
+        """RFC 8684 §3.3.8: backup subflows are for when no other works, not when it is full."""
+        return any(s.usable and not s.backup for s in self.subflows)
+
+    def send_window(self, subflow: Subflow) -> int:
+        """Bytes of the connection-level window that are left for `subflow`."""
+        if self.fallback:
+            return 1 << 30
+        tx = self.tx
+        if tx.reinject and tx.reinjection_for(subflow) is not None:
+            return 1 << 30  # it lies within the window already
+        return tx.wnd_end - tx.nxt
+
+    def pull(
+        self, subflow: Subflow, limit: int, now: int
+    ) -> tuple[list[memoryview], int, int] | None:
+        """Give `subflow` up to `limit` bytes: (parts, DSN, length). None: not now."""
+        tx = self.tx
+        if tx.reinject and not self.fallback:
+            item = tx.reinjection_for(subflow)
+            if item is not None:
+                self.stack.counters["MPTcpExtMPTCPRetrans"] += 1
+                return tx.take_reinjection(item, subflow, limit)
+        if len(self.subflows) > 1:
+            ready = [s for s in self.subflows if s is subflow or s.sendable(now) > 0]
+            chosen = self.scheduler.select(ready, tx.queued)
+            if chosen is not subflow:
+                if subflow not in self.waiting:
+                    self.waiting.append(subflow)
+                if chosen is not None:
+                    self.stack.mark_ready(chosen)
+                return None
+        dsn = tx.nxt
+        parts = tx.take(limit)
+        length = sum(map(len, parts))
+        tx.nxt = dsn + length
+        if not self.fallback:
+            tx.chunks.append(DataChunk(dsn, tx.nxt, parts, subflow))
+            if self.rtx_deadline == NEVER:
+                self._arm_retransmission(now)
+        return parts, dsn, length
+
+    def subflow_full(self, subflow: Subflow) -> None:
+        """`subflow` has nothing more to send: ask the ones that were passed over."""
+        waiting = self.waiting
+        self.waiting = []
+        for other in waiting:
+            if other is not subflow and other.state is not State.CLOSED:
+                self.stack.mark_ready(other)
+
+    def wake_subflows(self) -> None:
+        """Something changed that may let a subflow send."""
+        for subflow in self.subflows:
+            self.stack.mark_ready(subflow)
+
+    def data_ack(self) -> int:
+        """DATA_ACK for the wire."""
+        return self.rx.nxt & (MASK64 if self.ack_64 else MASK32)
+
+    def on_data_ack(self, subflow: Subflow, dss: Dss, window: int, now: int) -> None:
+        """RFC 8684 §3.3.2, §3.3.5: a DATA_ACK and the window that goes with it."""
+        tx = self.tx
+        assert dss.data_ack is not None
+        data_ack = unwrap(dss.data_ack, tx.una, 64 if dss.data_ack_64 else 32)
+        if data_ack > tx.nxt:
+            self.stack.counters["MPTcpExtInvalidDataAck"] += 1
+            return
+        if data_ack > tx.una:
+            self._acknowledged(data_ack, now)
+        # RFC 8684 §3.3.5: the largest of what the subflows have said; it never shrinks.
+        if data_ack + window > tx.wnd_end:
+            tx.wnd_end = data_ack + window
+            if tx.queued:
+                self.wake_subflows()
+
+    def _acknowledged(self, data_ack: int, now: int) -> None:
+        tx = self.tx
+        tx.acknowledge(data_ack)
+        self.rtx_backoff = 0
+        if self.data_fin_due and data_ack > self.data_fin_dsn:
+            self.data_fin_due = False
+            self.data_fin_acked = True
+            self._check_closed(now)
+        if self.writable_wanted and tx.used * 2 <= tx.capacity:
+            self.writable_wanted = False
+            self.stack.emit(Writable(self))
+
+    def on_subflow_acked(self, subflow: Subflow, acked: int, now: int) -> None:
+        """In fallback the subflow's acknowledgements are the connection's."""
+        if self.fallback and self.established:
+            tx = self.tx
+            una = min(tx.una + acked, tx.nxt)  # the FIN is not data
+            if una > tx.una:
+                self._acknowledged(una, now)
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    def receive_window(self) -> int:
+        """The window to advertise on any subflow."""
+        return self.rx.window()
+
+    def _maybe_update_window(self) -> None:
+        """RFC 9293 §3.8.6.2.2: tell the peer when the window has opened by a good step."""
+        rx = self.rx
+        left = rx.adv - rx.nxt
+        if left < rx.buffer // 2 and rx.buffer - rx.unread - left >= rx.buffer // 4:
+            for subflow in self.subflows:
+                subflow.window_opened()
+
+    def on_data(self, subflow: Subflow, dsn: int, view: memoryview, now: int) -> None:
+        """Payload at its place in the data sequence space."""
+        if self.ended is not None:
+            return
+        rx = self.rx
+        end = dsn + len(view)
+        if dsn == rx.nxt and not rx.reorder:
+            rx.append(view)
+        else:
+            if end <= rx.nxt:
+                self.stack.counters["MPTcpExtDuplicateData"] += 1
+                return
+            if dsn >= rx.adv:
+                # RFC 8684 §3.3.5: outside the window: dropped, and not DATA_ACKed.
+                self.stack.counters["MPTcpExtNoDSSInWindow"] += 1
+                return
+            if dsn > rx.nxt:
+                self.stack.counters["MPTcpExtOFOQueue"] += 1
+                rx.reorder.insert(subflow.local_port, dsn, view)
+                return
+            rx.append(view[rx.nxt - dsn :])
+            for ready in rx.reorder.pop_ready(rx.nxt):
+                rx.append(ready)
+        self._delivered(now)
+
+    def on_plain_data(self, view: memoryview, now: int) -> None:
+        """In-order data of a connection that is plain TCP."""
+        self.rx.append(view)
+        self._delivered(now)
+
+    def _delivered(self, now: int) -> None:
+        rx = self.rx
+        if rx.fin_dsn is not None and rx.nxt == rx.fin_dsn:
+            self._end_of_data(now)
+        if self.app_closed:
+            # RFC 1122 §4.2.2.13: data for an application that is gone.
+            self._abort_all()
+            self.finish(ConnectionEnd.ABORTED, now)
+            return
+        if not self.readable_pending:
+            self.readable_pending = True
+            self.stack.emit(Readable(self))
+
+    def on_data_fin(self, dsn: int, now: int) -> None:
+        """RFC 8684 §3.3.3: the DATA_FIN has the data sequence number `dsn`."""
+        rx = self.rx
+        if self.eof or (rx.fin_dsn is None and dsn < rx.nxt):
+            self._ack_data(now)
+            return
+        if rx.fin_dsn is None:
+            rx.fin_dsn = dsn
+        if rx.nxt == rx.fin_dsn:
+            self._end_of_data(now)
+            if not self.readable_pending:
+                self.readable_pending = True
+                self.stack.emit(Readable(self))
+
+    def _end_of_data(self, now: int) -> None:
+        if self.eof:
+            return
+        self.eof = True
+        if not self.fallback:
+            self.rx.nxt += 1  # the DATA_FIN takes one number
+            self.rx.adv += 1
+            self._ack_data(now)
+        self._check_closed(now)
+
+    def _ack_data(self, now: int) -> None:
+        for subflow in self.subflows:
+            if subflow.usable or subflow.state is State.FIN_WAIT_2:
+                subflow.ack_now()
+
+    # -- closing -------------------------------------------------------------------------------
+
+    def _send_close(self) -> None:
+        """The application will write no more: DATA_FIN, or FIN in plain TCP."""
+        if self.fallback:
+            for subflow in list(self.subflows):
+                subflow.close()
+        self.wake_subflows()
+
+    def data_fin_ready(self, now: int) -> bool:
+        """Assign the DATA_FIN its number once all data has one; whether it is to be sent."""
+        tx = self.tx
+        if (
+            self.write_closed
+            and self.established
+            and not self.fallback
+            and not self.data_fin_due
+            and not self.data_fin_acked
+            and not tx.queued
+        ):
+            self.data_fin_dsn = tx.nxt
+            tx.nxt += 1
+            self.data_fin_due = True
+            self._arm_retransmission(now)
+            return True
+        return False
+
+    def _check_closed(self, now: int) -> None:
+        """RFC 8684 §3.3.3: DATA_FIN acknowledged and the peer's received: close the subflows."""
+        if self.ended is not None or self.fallback:
+            return
+        if self.data_fin_acked and self.eof:
+            for subflow in list(self.subflows):
+                subflow.set_orphan(now)
+                subflow.close()
+            # A subflow that is dead must not hold up the connection (thesis §3.5): its own
+            # timers end it.
+            self.finish(ConnectionEnd.CLOSED, now)
+
+    def finish(self, end: ConnectionEnd, now: int) -> None:
+        """The connection is over for the application."""
+        if self.ended is not None:
+            return
+        self.ended = end
+        self.rtx_deadline = NEVER
+        self.orphan_deadline = NEVER
+        if end is not ConnectionEnd.CLOSED:
+            self.rx.clear()
+        self.tx.clear()
+        self.stack.emit(Closed(self, end))
+        self.stack.forget_meta(self)
+
+    # -- life of subflows ----------------------------------------------------------------------
+
+    def has_other_working(self, subflow: Subflow) -> bool:
+        """Whether a subflow other than this one can carry data."""
+        return any(s is not subflow and s.usable for s in self.subflows)
+
+    def learn_peer(self, option: MpCapable) -> None:
+        """The peer's key has come with MP_CAPABLE (RFC 8684 §3.1)."""
+        assert option.sender_key is not None
+        if self.remote_key:
+            return
+        self.remote_key = option.sender_key
+        self.remote_token = keys.token(self.remote_key)
+        self.remote_idsn = self.stack.idsn(self.remote_key)
+        self.rx.start(self.remote_idsn)
+        if option.checksum_required:
+            self.checksum = True
+        if option.no_join_initial:
+            self.no_join_initial = True
+
+    def on_subflow_established(self, subflow: Subflow, now: int) -> None:
+        """Three-way handshake done (a joined subflow of ours still waits for its fourth ACK)."""
+        if not self.established:
+            self.established = True
+            self.fendpoint = EndpointId(
+                subflow.local, subflow.local_port, subflow.remote, subflow.remote_port
+            )
+            subflow.path_index = 1
+            window = subflow.snd.wnd
+            self.tx.wnd_end = max(self.tx.wnd_end, self.tx.una + window)
+            if self.listener is not None:
+                self.listener.accepted(self)
+                self.stack.emit(Accepted(self.listener, self))
+            else:
+                self.stack.emit(Connected(self))
+            if self.write_closed:
+                self._send_close()
+            self.stack.emit(SubflowEstablished(self, subflow))
+        elif subflow.fully_established:
+            self.on_subflow_joined(subflow, now)
+
+    def on_subflow_joined(self, subflow: Subflow, now: int) -> None:
+        """A joined subflow may carry data."""
+        self.stack.emit(SubflowEstablished(self, subflow))
+        self.orphan_deadline = NEVER
+        self.path_manager.on_subflow_established(subflow.path_index, now)
+        for chunk in self.tx.chunks:
+            if not chunk.carriers:
+                self.tx.offer_again(chunk)
+        self.wake_subflows()
+
+    def on_confirmed(self, now: int) -> None:
+        """RFC 8684 §3.1: a DSS has come: MPTCP works on this path both ways."""
+        if not self.confirmed and not self.fallback:
+            self.confirmed = True
+            self.path_manager.on_established(now)
+            self.stack.rearm(self)
+
+    def on_subflow_rto(self, subflow: Subflow, now: int) -> None:
+        """Thesis table 4.2, RTO: clone what the subflow has not delivered to the others."""
+        if self.fallback or len(self.subflows) < 2:
+            return
+        for chunk in self.tx.chunks:
+            if subflow in chunk.carriers:
+                self.tx.offer_again(chunk)
+        self.wake_subflows()
+
+    def on_subflow_fin(self, subflow: Subflow, now: int) -> None:
+        """The peer closes a subflow; in plain TCP that is the end of its data."""
+        if self.ended is not None:
+            return
+        if self.fallback:
+            if not self.eof:
+                self.eof = True
+                if not self.readable_pending:
+                    self.readable_pending = True
+                    self.stack.emit(Readable(self))
+        else:
+            # RFC 8684 §3.3.3: a FIN closes the subflow only; answer in kind.
+            subflow.close()
+
+    def on_subflow_time_wait(self, now: int) -> None:
+        """Both FINs of a subflow are acknowledged; in plain TCP the connection is over."""
+        if self.fallback:
+            self.finish(ConnectionEnd.CLOSED, now)
+
+    def on_subflow_closed(self, subflow: Subflow, end: ConnectionEnd, now: int) -> None:
+        """A subflow has left: reinject what only it carried, and see what remains."""
+        if subflow in self.subflows:
+            self.subflows.remove(subflow)
+            self.past_subflows += 1
+        self.rx.reorder.forget(subflow.local_port)
+        if self.ended is not None:
+            return
+        if self.established:
+            self.stack.emit(SubflowClosed(self, subflow, end, subflow.reset_reason))
+        if self.fallback or not self.established:
+            self.finish(end, now)
+            return
+        for chunk in self.tx.chunks:
+            if subflow in chunk.carriers:
+                chunk.carriers.remove(subflow)
+                if not chunk.carriers or end is not ConnectionEnd.CLOSED:
+                    self.tx.offer_again(chunk)
+        refused = end is ConnectionEnd.REFUSED or subflow.reset_reason == REASON_POLICY
+        self.path_manager.on_subflow_closed(subflow.path_index, refused=refused, now=now)
+        if not self.subflows:
+            self._without_subflow(end, refused, now)
+        self.wake_subflows()
+        self.stack.rearm(self)
+
+    def _without_subflow(self, end: ConnectionEnd, refused: bool, now: int) -> None:
+        """Break before make: wait for a subflow for a while (RFC 8684 App. D)."""
+        if self.eof and self.data_fin_acked:
+            self.finish(ConnectionEnd.CLOSED, now)
+        elif refused and self.is_client:
+            # The peer does not know the token any more: the connection is gone there.
+            self.finish(ConnectionEnd.RESET, now)
+        elif self.orphan_deadline == NEVER:
+            self.orphan_deadline = now + self.config.orphan_timeout_us
+            self.stack.rearm(self)
+
+    # -- signalling ----------------------------------------------------------------------------
+
+    def on_add_addr(self, subflow: Subflow, option: AddAddr, now: int) -> None:
+        """RFC 8684 §3.4.1."""
+        if option.echo:
+            self.stack.counters["MPTcpExtEchoAdd"] += 1
+            self.path_manager.on_echo(option.address_id, now)
+            return
+        expected = keys.add_addr_hmac(
+            self.remote_key, self.local_key, option.address_id, option.address, option.port
+        )
+        if option.hmac != expected:
+            self.stack.counters["MPTcpExtAddAddrHMacFailure"] += 1
+            return  # RFC 8684 §3.4.1: silently ignored
+        self.stack.counters["MPTcpExtAddAddr"] += 1
+        echo = AddAddr(option.address_id, option.address, option.port, None, True).emit()
+        if echo not in subflow.controls and len(subflow.controls) < 16:
+            subflow.controls.append(echo)
+            self.stack.mark_ready(subflow)
+        self.path_manager.on_add_addr(option.address_id, option.address, option.port, now)
+        self.stack.rearm(self)
+
+    def on_remove_addr(self, option: RemoveAddr, now: int) -> None:
+        """RFC 8684 §3.4.2: the peer has lost addresses."""
+        self.stack.counters["MPTcpExtRmAddr"] += 1
+        for address_id in option.address_ids:
+            self.path_manager.on_remove_addr(address_id, now)
+            for subflow in list(self.subflows):
+                if subflow.remote_id == address_id and len(self.subflows) > 1:
+                    subflow.abort(MpTcprst(0).emit(), ConnectionEnd.UNREACHABLE)
+        self.stack.rearm(self)
+
+    def on_mp_fail(self, subflow: Subflow, option: MpFail, now: int) -> None:
+        """RFC 8684 §3.7: the peer could not verify our data on this subflow."""
+        if len(self.subflows) > 1:
+            subflow.abort(MpTcprst(REASON_POLICY).emit(), ConnectionEnd.PROTOCOL)
+        else:
+            self.fall_back("the peer reported a checksum failure (MP_FAIL)")
+
+    def on_checksum_failure(self, subflow: Subflow, dsn: int, now: int) -> None:
+        """RFC 8684 §3.7: RST with MP_FAIL; the data comes again on another subflow."""
+        self.stack.counters["MPTcpExtMPFailTx"] += 1
+        subflow.abort(MpFail(dsn & MASK64).emit(), ConnectionEnd.PROTOCOL)
+
+    def on_fastclose(self, now: int) -> None:
+        """RFC 8684 §3.5: the peer closes at once; reset every subflow."""
+        for subflow in list(self.subflows):
+            subflow.abort()
+        self.finish(ConnectionEnd.FAST_CLOSED, now)
+
+    def fall_back(self, reason: str) -> None:
+        """RFC 8684 §3.7: plain TCP from now on. Only ever with a single subflow."""
+        if self.fallback:
+            return
+        self.fallback = True
+        self.fallback_reason = reason
+        self.stack.counters["MPTcpExtFallback"] += 1
+        for subflow in self.subflows:
+            subflow.mptcp = False
+        self.tx.chunks.clear()
+        self.tx.reinject.clear()
+        self.tx.wnd_end = 1 << 66
+        self.rtx_deadline = NEVER
+        self.stack.emit(FellBack(self, reason))
+        if self.write_closed and self.established:
+            self._send_close()
+
+    # -- the path manager's side (MultipathTransport) ------------------------------------------
+
+    def local_addresses(self) -> list[tuple[int, bytes]]:
+        """See `path_manager.base`."""
+        first = self.fendpoint.local
+        return [
+            (0 if address == first else self.stack.address_id(address), address)
+            for address in self.stack.usable_addresses()
+        ]
+
+    def route_quality(self, local: bytes, remote: bytes) -> int:
+        """See `path_manager.base`."""
+        return self.stack.route_quality(local, remote)
+
+    def rtt(self) -> int:
+        """See `path_manager.base`."""
+        return min((s.srtt for s in self.subflows if s.srtt), default=0)
+
+    def announce(self, address_id: int, address: bytes, port: int | None) -> bool:
+        """Send ADD_ADDR on a pure ACK of a working subflow (RFC 8684 §3.4.1)."""
+        subflow = next((s for s in self.subflows if s.usable), None)
+        if subflow is None or not self.remote_key:
+            return False
+        mac = keys.add_addr_hmac(self.local_key, self.remote_key, address_id, address, port)
+        subflow.controls.append(AddAddr(address_id, address, port, mac).emit())
+        self.stack.counters["MPTcpExtAddAddrTx"] += 1
+        self.stack.mark_ready(subflow)
+        return True
+
+    def withdraw(self, address_ids: tuple[int, ...]) -> None:
+        """Send REMOVE_ADDR (RFC 8684 §3.4.2)."""
+        subflow = next((s for s in self.subflows if s.usable), None)
+        if subflow is not None and address_ids:
+            subflow.controls.append(RemoveAddr(address_ids).emit())
+            self.stack.counters["MPTcpExtRmAddrTx"] += 1
+            self.stack.mark_ready(subflow)
+
+    def close_path(self, path_index: int) -> None:
+        """Reset the subflow of a path that is gone."""
+        for subflow in list(self.subflows):
+            if subflow.path_index == path_index:
+                subflow.abort(MpTcprst(0).emit(), ConnectionEnd.INTERFACE_LOST)
+
+    def paths_changed(self) -> None:
+        """Open subflows on the paths the PM offers (thesis fig. 4.2, messages 2 and 3)."""
+        if self.ended is None and self.confirmed and not self.fallback and not self.eof:
+            now = self.stack.now
+            for index in self.path_manager.path_indices(now):
+                if len(self.subflows) >= self.config.max_subflows:
+                    break
+                if all(s.path_index != index for s in self.subflows):
+                    self.path_manager.on_subflow_opened(index, now)
+                    self.stack.join(self, self.path_manager.path(index))
+        self.stack.rearm(self)
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def next_deadline(self) -> int:
+        """When `handle_timeout` has something to do."""
+        if self.ended is not None:
+            return NEVER
+        deadline = min(self.rtx_deadline, self.orphan_deadline)
+        if self.confirmed and not self.fallback:
+            deadline = min(deadline, self.path_manager.next_deadline())
+        return deadline
+
+    def handle_timeout(self, now: int) -> None:
+        """Run what is due."""
+        if self.ended is not None:
+            return
+        if now >= self.rtx_deadline:
+            self._retransmit(now)
+        if now >= self.orphan_deadline:
+            self._abort_all()
+            end = ConnectionEnd.TIMED_OUT if self.app_closed else ConnectionEnd.NO_SUBFLOW
+            self.finish(end, now)
+        elif self.confirmed and not self.fallback and now >= self.path_manager.next_deadline():
+            self.path_manager.handle_timeout(now)
+
+    def _arm_retransmission(self, now: int) -> None:
+        """Watch that DATA_ACK advances: a subflow's ACK alone does not say it was accepted."""
+        slowest = max((s.snd.rtt.rto for s in self.subflows), default=self.config.initial_rto_us)
+        wait = min(2 * slowest << self.rtx_backoff, self.config.max_rto_us)
+        self.rtx_mark = self.tx.una
+        self.rtx_deadline = now + wait
+        self.stack.rearm(self)
+
+    def _retransmit(self, now: int) -> None:
+        """DATA_ACK may have stood still: resend the DATA_FIN, reinject what nobody carries."""
+        tx = self.tx
+        self.rtx_deadline = NEVER
+        if not tx.chunks and not self.data_fin_due:
+            return
+        if tx.una == self.rtx_mark:
+            if self.rtx_backoff < 10:
+                self.rtx_backoff += 1
+            if self.data_fin_due and not tx.chunks:
+                self._ack_data(now)
+            elif tx.chunks and all(not s.snd.board for s in self.subflows):
+                # Everything is acknowledged by TCP but not at data level (RFC 8684 §3.3.6).
+                first = tx.chunks[0]
+                first.carriers = []
+                tx.offer_again(first)
+                self.wake_subflows()
+        self._arm_retransmission(now)

@@ -1,0 +1,268 @@
+"""The built-in path manager: local addresses, ADD_ADDR, REMOVE_ADDR (thesis §4.2.1, RFC 8684 §3.4).
+
+(event, action) pairs, thesis table 4.1:
+  * an address table changed -> add the new useful pairs to the mapping table, drop those gone
+  * the mapping table changed -> notify the MT
+  * the MT asks for an endpoint ID -> answer from the table
+
+Which pairs are useful: a pair that brings an address, local or remote, that no path uses yet, the best
+routed first. Two hosts with two addresses each so get two paths, not four that share links;
+`fullmesh` takes every pair that has a route.
+
+A lost subflow's path stays in the table and is offered again after a delay that doubles; one that has
+never worked is tried a few times only (RFC 8684 §3.4.1: SHOULD NOT try again what failed; a fresh
+ADD_ADDR or interface starts anew).
+"""
+
+from __future__ import annotations
+
+from mptcp.config import Config
+from mptcp.path_manager.base import (
+    EndpointId,
+    MultipathTransport,
+    Path,
+    PathManager,
+    path_managers,
+)
+from mptcp.tcp.state import NEVER
+
+FENDPOINT = 1
+NEVER_WORKED_LIMIT = 3
+GRACE_US = 50_000
+"""How long new local addresses wait for the peer's ADD_ADDRs before they join its first address:
+with an address of the peer's own on the same path the pair is better."""
+
+
+class _Announcement:
+    """An ADD_ADDR of ours that has not been echoed."""
+
+    __slots__ = ("address", "address_id", "deadline", "tries")
+
+    def __init__(self, address_id: int, address: bytes, deadline: int) -> None:
+        self.address_id = address_id
+        self.address = address
+        self.tries = 0
+        self.deadline = deadline
+
+
+@path_managers.register("builtin")
+class BuiltinPathManager(PathManager):
+    """See the module's text."""
+
+    full_mesh = False
+
+    def __init__(self, transport: MultipathTransport, config: Config) -> None:
+        super().__init__(transport, config)
+        self.paths: dict[int, Path] = {}
+        self.next_index = FENDPOINT
+        self.remote: dict[int, tuple[bytes, int]] = {}
+        """remote_addr_table: identifier -> (address, port)."""
+        self.announced: dict[int, bytes] = {}
+        self.pending: list[_Announcement] = []
+        self.grace_until = NEVER
+        self.active: set[int] = set()
+        """Indices of paths with a subflow, or with a SYN on its way."""
+        self.ready = False
+
+    # events
+
+    def on_established(self, now: int) -> None:
+        transport = self.transport
+        self.ready = True
+        fendpoint = transport.fendpoint
+        self._add(fendpoint, 0, 0).established = True
+        self.active.add(FENDPOINT)
+        self.remote[0] = (fendpoint.remote, fendpoint.remote_port)
+        if transport.is_client:
+            self.grace_until = now + max(GRACE_US, 2 * transport.rtt())
+        elif self.config.announce_addresses:
+            self._announce_all(now)
+
+    def on_add_addr(self, address_id: int, address: bytes, port: int | None, now: int) -> None:
+        if address_id != 0 and len(self.remote) > self.config.max_addresses:
+            return
+        port = port if port is not None else self.transport.fendpoint.remote_port
+        known = self.remote.get(address_id)
+        if known is not None and known[0] != address:
+            # RFC 8684 §3.4.1: an identifier keeps its address until it is removed.
+            return
+        self.remote[address_id] = (address, port)
+        for path in self.paths.values():
+            if path.remote_id == address_id and path.index not in self.active:
+                path.failures = 0
+                path.usable_at = now
+        self._update(now)
+
+    def on_echo(self, address_id: int, now: int) -> None:
+        self.pending = [entry for entry in self.pending if entry.address_id != address_id]
+
+    def on_remove_addr(self, address_id: int, now: int) -> None:
+        self.remote.pop(address_id, None)
+        for path in list(self.paths.values()):
+            if path.remote_id == address_id:
+                self._drop(path)
+        self._update(now)
+
+    def on_local_addresses(self, now: int) -> None:
+        if not self.ready:
+            return
+        present = {address for _, address in self.transport.local_addresses()}
+        for path in list(self.paths.values()):
+            if path.endpoint.local not in present:
+                self._drop(path)
+        gone = tuple(i for i, address in self.announced.items() if address not in present)
+        if gone:
+            for address_id in gone:
+                del self.announced[address_id]
+                self.on_echo(address_id, now)
+            self.transport.withdraw(gone)
+        if not self.transport.is_client and self.config.announce_addresses:
+            self._announce_all(now)
+        self._update(now)
+
+    def on_peer_subflow(self, endpoint: EndpointId, local_id: int, remote_id: int) -> int:
+        return self._add(endpoint, local_id, remote_id).index
+
+    def on_subflow_opened(self, path_index: int, now: int) -> None:
+        self.active.add(path_index)
+
+    def on_subflow_established(self, path_index: int, now: int) -> None:
+        self.active.add(path_index)
+        path = self.paths.get(path_index)
+        if path is not None:
+            path.established = True
+            path.failures = 0
+
+    def on_subflow_closed(self, path_index: int, *, refused: bool, now: int) -> None:
+        self.active.discard(path_index)
+        path = self.paths.get(path_index)
+        if path is None:
+            return
+        if not self.transport.is_client:
+            if path_index != FENDPOINT:
+                del self.paths[path_index]  # the client opens it again if it wants to
+            return
+        path.failures += 1
+        if refused or (not path.established and path.failures >= NEVER_WORKED_LIMIT):
+            path.usable_at = NEVER
+        else:
+            delay = self.config.rejoin_delay_us << min(path.failures - 1, 16)
+            path.usable_at = now + min(delay, self.config.rejoin_max_delay_us)
+        self.transport.paths_changed()
+
+    # requests
+
+    def path_indices(self, now: int) -> list[int]:
+        if not self.transport.is_client:
+            return []
+        return [
+            path.index
+            for path in self.paths.values()
+            if path.index not in self.active and path.usable_at <= now
+        ]
+
+    def path(self, index: int) -> Path:
+        return self.paths[index]
+
+    def table(self) -> list[Path]:
+        return list(self.paths.values())
+
+    # time
+
+    def next_deadline(self) -> int:
+        deadline = self.grace_until
+        for entry in self.pending:
+            deadline = min(deadline, entry.deadline)
+        if self.transport.is_client:
+            for path in self.paths.values():
+                if path.index not in self.active:
+                    deadline = min(deadline, path.usable_at)
+        return deadline
+
+    def handle_timeout(self, now: int) -> None:
+        if now >= self.grace_until:
+            self.grace_until = NEVER
+            self._update(now)
+        for entry in list(self.pending):
+            if now >= entry.deadline:
+                self._send(entry, now)
+        self.transport.paths_changed()
+        for path in self.paths.values():
+            if path.index not in self.active and path.usable_at <= now:
+                # Not taken now (a limit, no interface): ask again later.
+                path.usable_at = now + self.config.rejoin_delay_us
+
+    # the mapping table
+
+    def _add(self, endpoint: EndpointId, local_id: int, remote_id: int) -> Path:
+        path = Path(self.next_index, endpoint, local_id, remote_id)
+        self.paths[path.index] = path
+        self.next_index += 1
+        return path
+
+    def _drop(self, path: Path) -> None:
+        if path.index in self.active:
+            self.transport.close_path(path.index)
+            self.active.discard(path.index)
+        self.paths.pop(path.index, None)
+
+    def _update(self, now: int) -> None:
+        """Add every pair that has become useful (thesis table 4.1, first row)."""
+        if not self.ready or not self.transport.is_client:
+            return
+        transport = self.transport
+        local = transport.local_addresses()
+        used_local = {path.endpoint.local for path in self.paths.values()}
+        used_remote = {path.endpoint.remote for path in self.paths.values()}
+        pairs = []
+        for local_id, address in local:
+            for remote_id, (remote, port) in self.remote.items():
+                if remote_id == 0 and transport.no_join_initial:
+                    continue
+                quality = transport.route_quality(address, remote)
+                if quality and len(address) == len(remote):
+                    new = (address not in used_local) + (remote not in used_remote)
+                    pairs.append((-quality, -new, remote_id, local_id, address, remote, port))
+        known = {(path.endpoint.local, path.endpoint.remote) for path in self.paths.values()}
+        in_grace = now < self.grace_until
+        for _, _, remote_id, local_id, address, remote, port in sorted(pairs):
+            if (address, remote) in known:
+                continue
+            if not self.full_mesh:
+                if address in used_local and remote in used_remote:
+                    continue
+                if in_grace and (address in used_local or remote in used_remote):
+                    continue
+            if len(self.paths) >= self.config.max_subflows:
+                break
+            self._add(EndpointId(address, 0, remote, port), local_id, remote_id)
+            known.add((address, remote))
+            used_local.add(address)
+            used_remote.add(remote)
+        transport.paths_changed()
+
+    # announcements
+
+    def _announce_all(self, now: int) -> None:
+        for address_id, address in self.transport.local_addresses():
+            if address_id and address_id not in self.announced:
+                self.announced[address_id] = address
+                entry = _Announcement(address_id, address, now)
+                self.pending.append(entry)
+                self._send(entry, now)
+
+    def _send(self, entry: _Announcement, now: int) -> None:
+        """RFC 8684 §3.4.1: repeat until echoed, a few times."""
+        if entry.tries > self.config.add_addr_retries:
+            self.pending.remove(entry)
+            return
+        if self.transport.announce(entry.address_id, entry.address, None):
+            entry.tries += 1
+        entry.deadline = now + (self.config.add_addr_timeout_us << max(entry.tries - 1, 0))
+
+
+@path_managers.register("fullmesh")
+class FullMeshPathManager(BuiltinPathManager):
+    """Every local address to every address of the peer that a route leads to."""
+
+    full_mesh = True

@@ -1,0 +1,49 @@
+"""Policies by name: schedulers, congestion controllers and path managers.
+
+A policy class registers itself with a decorator; third parties announce theirs as entry points,
+which the engine loads (reading package metadata is I/O, so the core never does it by itself).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names to factories of one kind of policy."""
+
+    def __init__(self, kind: str, group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._factories: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Class decorator: make the policy available as `name` (the last registration wins)."""
+
+        def add(factory: T) -> T:
+            self._factories[name] = factory
+            return factory
+
+        return add
+
+    def get(self, name: str) -> T:
+        """The factory called `name`. Raises ValueError that lists the known names."""
+        try:
+            return self._factories[name]
+        except KeyError:
+            known = ", ".join(sorted(self._factories))
+            raise ValueError(f"unknown {self.kind} {name!r}: use one of {known}") from None
+
+    def names(self) -> list[str]:
+        """Registered names in order."""
+        return sorted(self._factories)
+
+    def load_entry_points(self) -> None:
+        """Register what installed packages announce under this registry's entry-point group."""
+        for point in entry_points(group=self.group):
+            if point.name not in self._factories:
+                self._factories[point.name] = point.load()

@@ -1,0 +1,631 @@
+"""The sans-I/O host: demultiplexing, listeners, timers, and the queue of what wants to transmit.
+
+`docs/stack-api.md` is the contract. In: `handle_packet`, `handle_timeout`, `transmit_refused`,
+`interface_up/down`. Out: `poll_transmit`, `poll_timeout`, `poll_event`. `now` is an integer of monotonic
+microseconds that the caller supplies and that never decreases; entropy is a callable that returns
+that many random bytes. Nothing here reads a clock, a random source or a file, and no packet makes
+it raise.
+
+Invariants
+  * A connection is in `connections` from its SYN until it is CLOSED, under the bytes that its packets
+    carry: source, destination, ports.
+  * An object (subflow or connection) with a deadline has an entry in the timer heap no later than
+    it; entries may be early (timers are lazy: re-arming per ACK costs a comparison).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Protocol
+
+from mptcp import coupled_cc, keys
+from mptcp.addressing import AddressBook, parse_address
+from mptcp.config import SECOND, Config
+from mptcp.errors import AddressInUseError, ConnectionEnd, LocalError
+from mptcp.events import Event
+from mptcp.icmp_errors import icmp_arrives
+from mptcp.meta_socket import MetaSocket
+from mptcp.path_manager.base import EndpointId, Path
+from mptcp.subflow import REASON_MPTCP, REASON_RESOURCES, Role, Subflow
+from mptcp.tcp.connection import TcpConnection
+from mptcp.tcp.host import Interface, Transmit
+from mptcp.tcp.input import segment_arrives
+from mptcp.tcp.state import NEVER, State
+from mptcp.wire import ParseError
+from mptcp.wire.errors import ChecksumError
+from mptcp.wire.fragments import Reassembler
+from mptcp.wire.ip import ICMP, ICMPV6, TCP, parse_ip
+from mptcp.wire.mptcp_options import MpCapable, MpJoinSyn, MpTcprst
+from mptcp.wire.tcp import (
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    HeaderTemplate,
+    Segment,
+    parse_segment,
+)
+
+
+BUILT_IN_POLICIES = (coupled_cc,)
+"""Modules whose import registers the policies that a `Config` may name."""
+
+
+class Offload:
+    """What a device says of a packet it hands in: checksum state and segmentation.
+
+    `trusted`: the TCP checksum is known to be right or was left out (NEEDS_CSUM, DATA_VALID); else
+    it is verified. `gso_size`: payload of each merged segment, 0 for a single one.
+    """
+
+    __slots__ = ("ecn", "gso_size", "trusted")
+
+    def __init__(self, trusted: bool = False, gso_size: int = 0, ecn: bool = False) -> None:
+        self.trusted = trusted
+        self.gso_size = gso_size
+        self.ecn = ecn
+
+
+PLAIN = Offload()
+
+
+class Timed(Protocol):
+    """Something with deadlines."""
+
+    heap_deadline: int
+
+    def next_deadline(self) -> int: ...
+    def handle_timeout(self, now: int) -> None: ...
+
+
+class Listener:
+    """A port that accepts. `close()` stops it; connections it accepted live on."""
+
+    def __init__(self, stack: Stack, address: bytes | None, port: int, backlog: int) -> None:
+        self.stack = stack
+        self.address = address
+        self.port = port
+        self.backlog = backlog
+        self.half_open: set[MetaSocket] = set()
+        """Connections whose handshake is not complete: at most `backlog`."""
+
+    def accepted(self, meta: MetaSocket) -> None:
+        """The handshake of `meta` is complete."""
+        self.half_open.discard(meta)
+
+    def close(self) -> None:
+        """Accept no more. Idempotent."""
+        self.stack.listeners.pop((self.address, self.port), None)
+        for meta in list(self.half_open):
+            meta.abort()
+        self.half_open.clear()
+
+
+class Stack:
+    """A host. See the module's text and docs/stack-api.md."""
+
+    def __init__(
+        self,
+        config: Config,
+        entropy: Callable[[int], bytes],
+        *,
+        now: int = 0,
+        isn: Callable[[bytes], int] | None = None,
+        idsn: Callable[[bytes], int] | None = None,
+    ) -> None:
+        """`isn` and `idsn` replace RFC 6528's ISN and RFC 8684's IDSN in tests near a wrap."""
+        self.config = config
+        self.entropy = entropy
+        self.secret = entropy(32)
+        self.counters: Counter[str] = Counter()
+        self.now = now
+        self.book = AddressBook()
+        self.connections: dict[bytes, TcpConnection] = {}
+        self.tokens: dict[int, MetaSocket] = {}
+        self.metas: set[MetaSocket] = set()
+        self.listeners: dict[tuple[bytes | None, int], Listener] = {}
+        self.fragments = Reassembler(config.max_reassembly_bytes)
+        self._isn_override = isn
+        self._idsn = idsn or keys.idsn
+        self._ready: deque[TcpConnection] = deque()
+        self._raw: deque[Transmit] = deque()
+        self._events: deque[Event] = deque()
+        self._timers: list[tuple[int, int, Timed]] = []
+        self._timer_count = 0
+        self._numbers = 0
+        self._time_wait: deque[TcpConnection] = deque()
+        self._challenge_window = 0
+        self._challenge_left = config.challenge_acks_per_second
+        self._reset_window = 0
+        self._reset_left = config.resets_per_second
+
+    # -- interfaces ----------------------------------------------------------------------------
+
+    def interface_up(self, now: int, interface: Interface) -> None:
+        """An interface can be used, with the addresses it has. Raises ValueError on a clash."""
+        self._advance(now)
+        self.book.add(interface)
+        self._addresses_changed()
+
+    def interface_down(self, now: int, interface_id: int) -> None:
+        """An interface is gone: its subflows end, the others go on."""
+        self._advance(now)
+        interface = self.book.remove(interface_id)
+        if interface is None:
+            return
+        for meta in list(self.metas):
+            for subflow in list(meta.subflows):
+                if subflow.interface is interface:
+                    subflow.terminate(ConnectionEnd.INTERFACE_LOST, self.now)
+        self._addresses_changed()
+
+    def address_added(self, now: int, interface_id: int, address: bytes, prefix: int) -> None:
+        """An interface that is up has one more address. Raises KeyError, ValueError."""
+        interface = self.book.interfaces[interface_id]
+        interface.addresses.append((address, prefix))
+        self.interface_up(now, interface)
+
+    def address_removed(self, now: int, interface_id: int, address: bytes) -> None:
+        """An address is gone: the subflows that use it end."""
+        self._advance(now)
+        interface = self.book.interfaces[interface_id]
+        interface.addresses = [item for item in interface.addresses if item[0] != address]
+        self.book.owner.pop(address, None)
+        for connection in list(self.connections.values()):
+            if connection.local == address:
+                connection.terminate(ConnectionEnd.INTERFACE_LOST, self.now)
+        self._addresses_changed()
+
+    def _addresses_changed(self) -> None:
+        for meta in list(self.metas):
+            if meta.confirmed and not meta.fallback and meta.ended is None:
+                meta.path_manager.on_local_addresses(self.now)
+                self.rearm(meta)
+
+    def usable_addresses(self) -> list[bytes]:
+        """Local addresses of interfaces that are up."""
+        return self.book.usable()
+
+    def address_id(self, address: bytes) -> int:
+        """MPTCP address identifier of a local address."""
+        return self.book.identifier(address)
+
+    def route_quality(self, local: bytes, remote: bytes) -> int:
+        """See `AddressBook.quality`."""
+        return self.book.quality(local, remote)
+
+    # -- opening -------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        remote: str | bytes,
+        port: int,
+        *,
+        local_addr: tuple[str | bytes, int] | None = None,
+    ) -> MetaSocket:
+        """Open a connection; `Connected` or `Closed` follows.
+
+        `local_addr` is (address, port), port 0 for any. Raises ValueError for what is not an
+        address or port, NoRouteError, AddressInUseError, LocalError at the connection limit.
+        """
+        destination = parse_address(remote)
+        if not 1 <= port <= 65535:
+            raise ValueError(f"port {port} is not in 1..65535")
+        local = parse_address(local_addr[0]) if local_addr and local_addr[0] else None
+        source, interface = self.book.choose(destination, local)
+        if len(self.metas) >= self.config.max_connections:
+            raise LocalError(f"{len(self.metas)} connections are open: raise max_connections")
+        local_port = local_addr[1] if local_addr else 0
+        if local_port == 0:
+            local_port = self._ephemeral_port(source, destination, port)
+        elif self._key(source, local_port, destination, port) in self.connections:
+            raise AddressInUseError(f"local port {local_port} is already connected to that peer")
+        meta = self._new_meta(None)
+        subflow = self._new_subflow(
+            meta, Role.INITIAL_ACTIVE, interface, source, local_port, destination, port
+        )
+        meta.fendpoint = EndpointId(source, local_port, destination, port)
+        subflow.open_active(self.now)
+        return meta
+
+    def listen(
+        self, port: int, address: str | bytes | None = None, *, backlog: int | None = None
+    ) -> Listener:
+        """Accept connections on `port` (0: any free) of `address` (None: all addresses).
+
+        Raises AddressInUseError, NoRouteError for an address that is not ours, ValueError.
+        """
+        raw = parse_address(address) if address else None
+        if raw is not None and raw not in self.book.owner:
+            self.book.choose(raw, raw)  # raises with the list of what there is
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port {port} is not in 0..65535")
+        if port == 0:
+            low, high = self.config.ephemeral_ports
+            port = next(
+                (p for p in range(low, high + 1) if not self._listening(raw, p)),
+                0,
+            )
+        if port == 0 or self._listening(raw, port):
+            raise AddressInUseError(98, f"port {port} is already listened on: choose another")
+        listener = Listener(self, raw, port, backlog or self.config.backlog)
+        self.listeners[raw, port] = listener
+        return listener
+
+    def _listening(self, address: bytes | None, port: int) -> bool:
+        if address is None:
+            return any(p == port for _, p in self.listeners)
+        return (address, port) in self.listeners or (None, port) in self.listeners
+
+    def join(self, meta: MetaSocket, path: Path) -> None:
+        """Open one more subflow of `meta` on `path` (RFC 8684 §3.2)."""
+        endpoint = path.endpoint
+        interface = self.book.owner.get(endpoint.local)
+        if interface is None:
+            return
+        port = endpoint.local_port or self._ephemeral_port(
+            endpoint.local, endpoint.remote, endpoint.remote_port
+        )
+        subflow = self._new_subflow(
+            meta,
+            Role.JOIN_ACTIVE,
+            interface,
+            endpoint.local,
+            port,
+            endpoint.remote,
+            endpoint.remote_port,
+        )
+        subflow.path_index = path.index
+        subflow.local_id = path.local_id
+        subflow.remote_id = path.remote_id
+        subflow.backup_request = path.backup
+        subflow.local_nonce = self.entropy(4)
+        self.counters["MPTcpExtMPJoinSynTx"] += 1
+        subflow.open_active(self.now)
+
+    def _new_meta(self, listener: Listener | None) -> MetaSocket:
+        key = b""
+        if self.config.mptcp:
+            key = self.entropy(8)
+            while keys.token(key) in self.tokens:
+                key = self.entropy(8)  # RFC 8684 §3.1: the token must be unique here
+        self._numbers += 1
+        meta = MetaSocket(self, self._numbers, listener, key)
+        self.metas.add(meta)
+        if key:
+            self.tokens[meta.token] = meta
+        return meta
+
+    def _new_subflow(
+        self,
+        meta: MetaSocket,
+        role: Role,
+        interface: Interface,
+        local: bytes,
+        local_port: int,
+        remote: bytes,
+        remote_port: int,
+    ) -> Subflow:
+        key = self._key(local, local_port, remote, remote_port)
+        digest = hashlib.sha256(self.secret + key).digest()
+        iss = self._isn_override(key) if self._isn_override else self._isn(digest)
+        # RFC 7323 §5.4: an offset per connection keeps the clock private.
+        ts_offset = int.from_bytes(digest[8:12], "big")
+        subflow = Subflow(
+            self, meta, role, interface, local, local_port, remote, remote_port, iss, ts_offset
+        )
+        subflow.mptcp = subflow.mptcp and not meta.fallback
+        meta.subflows.append(subflow)
+        self.connections[key] = subflow
+        return subflow
+
+    def _isn(self, digest: bytes) -> int:
+        """RFC 6528 §3: M (4 µs ticks) + F(4-tuple, secret)."""
+        return (self.now // 4 + int.from_bytes(digest[:4], "big")) & 0xFFFFFFFF
+
+    def idsn(self, key: bytes) -> int:
+        """Initial data sequence number that goes with a key."""
+        return self._idsn(key)
+
+    @staticmethod
+    def _key(local: bytes, local_port: int, remote: bytes, remote_port: int) -> bytes:
+        """The bytes with which the peer's packets begin after the IP header's fixed part."""
+        return remote + local + remote_port.to_bytes(2, "big") + local_port.to_bytes(2, "big")
+
+    def _ephemeral_port(self, local: bytes, remote: bytes, remote_port: int) -> int:
+        """RFC 6056 §3.3.1: random start, then the next free."""
+        low, high = self.config.ephemeral_ports
+        count = high - low + 1
+        start = int.from_bytes(self.entropy(4), "big") % count
+        for step in range(count):
+            port = low + (start + step) % count
+            if self._key(local, port, remote, remote_port) not in self.connections:
+                return port
+        raise AddressInUseError("every local port to that destination is in use")
+
+    # -- packets in ----------------------------------------------------------------------------
+
+    def handle_packet(
+        self, now: int, interface: int, packet: memoryview, offload: Offload | None = None
+    ) -> None:
+        """Take one packet read from an interface. Never raises on its bytes."""
+        self._advance(now)
+        offload = offload or PLAIN
+        try:
+            ip = parse_ip(packet)
+            if ip.dst not in self.book.owner:
+                self.counters["IpInAddrErrors"] += 1
+                return
+            if ip.is_fragment:
+                whole = self.fragments.add(now, packet, ip)
+                if whole is None:
+                    return
+                packet = memoryview(whole)
+                ip = parse_ip(packet)
+            if ip.protocol == TCP:
+                seg = parse_segment(packet, ip, verify_checksum=not offload.trusted)
+                seg.gso_size = offload.gso_size
+                seg.interface = interface
+                self._segment(seg, now)
+            elif ip.protocol in (ICMP, ICMPV6):
+                icmp_arrives(self, packet, ip, interface)
+            else:
+                self.counters["IpInUnknownProtos"] += 1
+        except ChecksumError:
+            self.counters["TcpInCsumErrors"] += 1
+        except ParseError:
+            self.counters["IpInHdrErrors"] += 1
+
+    def _segment(self, seg: Segment, now: int) -> None:
+        """Demultiplex a segment (RFC 8684 §3.2: the token comes before the listener)."""
+        key = self._key(seg.dst, seg.dport, seg.src, seg.sport)
+        connection = self.connections.get(key)
+        flags = seg.flags
+        if connection is not None:
+            if connection.state is State.TIME_WAIT and flags & (SYN | ACK | RST) == SYN:
+                # RFC 9293 §3.6.1: a new SYN beyond what was received may reuse the pair.
+                if ((seg.seq - connection.rcv_nxt) & 0xFFFFFFFF) < 0x80000000:
+                    connection.terminate(ConnectionEnd.CLOSED, now)
+                    connection = None
+            if connection is not None:
+                segment_arrives(connection, seg, now)
+                return
+        if flags & RST:
+            return
+        if flags & (SYN | ACK | FIN) == SYN:
+            self._syn(seg, now)
+        else:
+            self.reset_for(seg, seg.interface)
+
+    def _syn(self, seg: Segment, now: int) -> None:
+        """A SYN for no connection."""
+        capable = False
+        if self.config.mptcp:
+            for option in seg.mptcp:
+                if isinstance(option, MpJoinSyn):
+                    self._join_syn(seg, option, now)
+                    return
+                if isinstance(option, MpCapable):
+                    # RFC 8684 §3.1: version 1, HMAC-SHA256, no unknown extension (B).
+                    capable = (
+                        option.version >= 1 and option.hmac_sha256 and not option.extensibility
+                    )
+                    required = option.checksum_required
+        listener = self.listeners.get((seg.dst, seg.dport)) or self.listeners.get((None, seg.dport))
+        if listener is None:
+            self.reset_for(seg, seg.interface)
+            return
+        if (
+            len(listener.half_open) >= listener.backlog
+            or len(self.metas) >= self.config.max_connections
+        ):
+            self.counters["TcpExtListenDrops"] += 1
+            return
+        self.counters["TcpPassiveOpens"] += 1
+        meta = self._new_meta(listener)
+        listener.half_open.add(meta)
+        subflow = self._new_subflow(
+            meta,
+            Role.INITIAL_PASSIVE,
+            self.book.owner[seg.dst],
+            seg.dst,
+            seg.dport,
+            seg.src,
+            seg.sport,
+        )
+        if capable:
+            self.counters["MPTcpExtMPCapableSYNRX"] += 1
+            meta.checksum = meta.checksum or required
+        elif not meta.fallback:
+            meta.fallback = True
+            meta.fallback_reason = "the SYN carried no usable MP_CAPABLE"
+            subflow.mptcp = False
+        subflow.open_passive(seg, now)
+
+    def _join_syn(self, seg: Segment, option: MpJoinSyn, now: int) -> None:
+        """RFC 8684 §3.2: a SYN that wants to join the connection of a token."""
+        meta = self.tokens.get(option.token)
+        if meta is None or meta.fallback or meta.ended is not None or not meta.confirmed:
+            self.counters["MPTcpExtMPJoinNoTokenFound"] += 1
+            self.reset_for(seg, seg.interface, MpTcprst(REASON_MPTCP).emit())
+            return
+        if len(meta.subflows) >= self.config.max_subflows:
+            self.counters["MPTcpExtMPJoinRejected"] += 1
+            self.reset_for(seg, seg.interface, MpTcprst(REASON_RESOURCES).emit())
+            return
+        self.counters["MPTcpExtMPJoinSynRx"] += 1
+        subflow = self._new_subflow(
+            meta,
+            Role.JOIN_PASSIVE,
+            self.book.owner[seg.dst],
+            seg.dst,
+            seg.dport,
+            seg.src,
+            seg.sport,
+        )
+        subflow.remote_id = option.address_id
+        subflow.remote_nonce = option.nonce
+        subflow.backup = option.backup
+        subflow.local_nonce = self.entropy(4)
+        if seg.dst != meta.fendpoint.local:
+            subflow.local_id = self.address_id(seg.dst)
+        subflow.path_index = meta.path_manager.on_peer_subflow(
+            EndpointId(seg.dst, seg.dport, seg.src, seg.sport),
+            subflow.local_id,
+            subflow.remote_id,
+        )
+        subflow.open_passive(seg, now)
+
+    def reset_for(self, seg: Segment, interface: int, options: bytes = b"") -> None:
+        """RFC 9293 §3.10.7.1: RST for a segment that has no place here, rate-limited."""
+        second = self.now // SECOND
+        if second != self._reset_window:
+            self._reset_window = second
+            self._reset_left = self.config.resets_per_second
+        owner = self.book.owner.get(seg.dst)
+        if self._reset_left <= 0 or owner is None or seg.flags & RST:
+            return
+        self._reset_left -= 1
+        template = HeaderTemplate(seg.dst, seg.src, seg.dport, seg.sport)
+        if seg.flags & ACK:
+            header = template.build(seg.ack, 0, RST, 0, options, 0)
+        else:
+            length = len(seg.payload) + (seg.flags & FIN) + ((seg.flags & SYN) >> 1)
+            ack = (seg.seq + length) & 0xFFFFFFFF
+            header = template.build(0, ack, RST | ACK, 0, options, 0)
+        template.finish_checksum(header, [])
+        self.counters["TcpOutRsts"] += 1
+        self._raw.append(Transmit(owner.id, header, []))
+
+    def send_raw(self, interface: int, packet: bytes) -> None:
+        """Queue a whole packet (echo replies); bounded."""
+        if len(self._raw) < 1024:
+            self._raw.append(Transmit(interface, packet, []))
+
+    # -- Host: what connections use ------------------------------------------------------------
+
+    def mark_ready(self, connection: TcpConnection) -> None:
+        """See `tcp.host.Host`."""
+        if not connection.ready:
+            connection.ready = True
+            self._ready.append(connection)
+
+    def rearm(self, timed: Timed) -> None:
+        """See `tcp.host.Host`; also for connections and whatever else has deadlines."""
+        deadline = timed.next_deadline()
+        if deadline < timed.heap_deadline:
+            timed.heap_deadline = deadline
+            self._timer_count += 1
+            heapq.heappush(self._timers, (deadline, self._timer_count, timed))
+
+    def forget(self, connection: TcpConnection) -> None:
+        """See `tcp.host.Host`."""
+        key = self._key(
+            connection.local, connection.local_port, connection.remote, connection.remote_port
+        )
+        if self.connections.get(key) is connection:
+            del self.connections[key]
+
+    def forget_meta(self, meta: MetaSocket) -> None:
+        """The connection is over: free its token and its place in the backlog."""
+        self.metas.discard(meta)
+        if self.tokens.get(meta.token) is meta:
+            del self.tokens[meta.token]
+        if meta.listener is not None:
+            meta.listener.half_open.discard(meta)
+
+    def enter_time_wait(self, connection: TcpConnection) -> None:
+        """See `tcp.host.Host`; the oldest give way (RFC 9293 lets TIME-WAIT be cut for resources)."""
+        waiting = self._time_wait
+        waiting.append(connection)
+        while len(waiting) > self.config.max_time_wait:
+            waiting.popleft().terminate(ConnectionEnd.CLOSED, self.now)
+        while waiting and waiting[0].state is not State.TIME_WAIT:
+            waiting.popleft()
+
+    def allow_challenge_ack(self, now: int) -> bool:
+        """RFC 5961 §7."""
+        second = now // SECOND
+        if second != self._challenge_window:
+            self._challenge_window = second
+            self._challenge_left = self.config.challenge_acks_per_second
+        if self._challenge_left <= 0:
+            return False
+        self._challenge_left -= 1
+        self.counters["TcpExtTCPChallengeACK"] += 1
+        return True
+
+    def emit(self, event: Event) -> None:
+        """Queue an event for `poll_event`."""
+        self._events.append(event)
+
+    # -- time and output -----------------------------------------------------------------------
+
+    def _advance(self, now: int) -> None:
+        if now > self.now:
+            self.now = now
+
+    def handle_timeout(self, now: int) -> None:
+        """Run every timer that is due. Spurious calls do nothing."""
+        self._advance(now)
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            deadline, _, timed = heapq.heappop(timers)
+            if timed.heap_deadline == deadline:
+                timed.heap_deadline = NEVER
+            if timed.next_deadline() <= now:
+                timed.handle_timeout(now)
+            self.rearm(timed)
+            if timed.heap_deadline <= now:
+                # A policy that does not move its deadline must not hold the host up.
+                timed.heap_deadline = now + 1000
+                self._timer_count += 1
+                heapq.heappush(timers, (now + 1000, self._timer_count, timed))
+        self.fragments.expire(now)
+
+    def poll_timeout(self) -> int | None:
+        """The time at which `handle_timeout` is to be called, None if nothing waits.
+
+        It may be early (lazy timers), never late.
+        """
+        deadline = self._timers[0][0] if self._timers else NEVER
+        fragments = self.fragments.next_deadline()
+        if fragments is not None and fragments < deadline:
+            deadline = fragments
+        return deadline if deadline < NEVER else None
+
+    def poll_transmit(self, now: int) -> Transmit | None:
+        """The next packet to write, None when there is none. Call until None.
+
+        The views of a Transmit are valid until the next call into the stack.
+        """
+        self._advance(now)
+        if self._raw:
+            return self._raw.popleft()
+        ready = self._ready
+        while ready:
+            connection = ready[0]
+            transmit = connection.poll_transmit(now)
+            if transmit is not None:
+                if len(ready) > 1:
+                    ready.rotate(-1)
+                if connection.interface.up:
+                    return transmit
+                continue  # lost with the interface
+            ready.popleft()
+            connection.ready = False
+        return None
+
+    def transmit_refused(self, now: int, transmit: Transmit) -> None:
+        """The device did not take this packet: it counts as lost."""
+        self._advance(now)
+        self.counters["IpOutDiscards"] += 1
+        if transmit.connection is not None:
+            transmit.connection.transmit_refused(transmit.chunk, now)
+
+    def poll_event(self) -> Event | None:
+        """The next event, None when there is none."""
+        return self._events.popleft() if self._events else None

@@ -1,0 +1,105 @@
+"""Congestion control of one subflow: the interface, and NewReno (RFC 5681, RFC 6582).
+
+A controller takes numbers and changes only its own: it never sees a connection. `cwnd`, `ssthresh`
+and all arguments are bytes, times are microseconds. Loss detection and recovery (which bytes to
+resend) belong to `sender`; the controller only says how much may be in flight.
+
+To add one: subclass `CongestionControl`, decorate with `@controllers.register("name")`, done.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from mptcp.registry import Registry
+
+INFINITE_SSTHRESH: Final = 1 << 62
+
+
+class CongestionControl:
+    """Base class and contract. `siblings` are the controllers of the connection's live subflows.
+
+    The list `siblings` is shared: the connection adds a controller when its subflow is established
+    and removes it when the subflow ends. It holds `self` while the subflow lives.
+    """
+
+    def __init__(self, mss: int, initial_window: int, siblings: list[CongestionControl]) -> None:
+        self.mss = mss
+        self.cwnd = initial_window
+        self.ssthresh = INFINITE_SSTHRESH
+        self.siblings = siblings
+        self.srtt = 0
+        """Smoothed RTT of the subflow, µs; 0 while unknown. Set before each `on_ack`."""
+        self.in_recovery = False
+
+    @property
+    def in_slow_start(self) -> bool:
+        return self.cwnd < self.ssthresh
+
+    def on_ack(self, acked: int) -> None:
+        """`acked` new bytes were acknowledged while the window was in full use."""
+        raise NotImplementedError
+
+    def on_loss(self, in_flight: int) -> None:
+        """A loss was detected by SACK or duplicate ACKs: one reduction per window."""
+        # RFC 5681 (4): half of what is in flight, not of a window that was not used.
+        self.ssthresh = max(in_flight // 2, 2 * self.mss)
+        self.cwnd = self.ssthresh
+        self.in_recovery = True
+
+    def on_recovered(self) -> None:
+        """All that was outstanding at the loss is acknowledged."""
+        self.in_recovery = False
+
+    def on_timeout(self, in_flight: int, *, first: bool) -> None:
+        """The retransmission timer expired; `first` is False for back-to-back time-outs."""
+        if first:  # RFC 5681 §3.1: ssthresh is held when the same segment times out again
+            self.ssthresh = max(in_flight // 2, 2 * self.mss)
+        self.cwnd = self.mss
+        self.in_recovery = False
+
+    def on_idle(self, initial_window: int) -> None:
+        """Nothing was sent for an RTO (RFC 5681 §4.1): restart from the initial window."""
+        self.cwnd = min(self.cwnd, initial_window)
+
+
+class Factory(Protocol):
+    """What the registry holds."""
+
+    def __call__(
+        self, mss: int, initial_window: int, siblings: list[CongestionControl]
+    ) -> CongestionControl: ...
+
+
+controllers: Registry[Factory] = Registry("congestion control", "mptcp.congestion_control")
+
+
+def slow_start(control: CongestionControl, acked: int) -> int:
+    """Grow by the bytes covered (RFC 3465 with no limit) up to ssthresh; returns what is left over.
+
+    Linux counts the same way: with segmentation offload one ACK covers 44 segments, and an
+    increase of one MSS per ACK would make slow start linear.
+    """
+    room = control.ssthresh - control.cwnd
+    if room <= 0:
+        return acked
+    used = min(acked, room)
+    control.cwnd += used
+    return acked - used
+
+
+@controllers.register("newreno")
+class NewReno(CongestionControl):
+    """RFC 5681 with appropriate byte counting: one MSS per window acknowledged."""
+
+    def __init__(self, mss: int, initial_window: int, siblings: list[CongestionControl]) -> None:
+        super().__init__(mss, initial_window, siblings)
+        self.credit = 0
+
+    def on_ack(self, acked: int) -> None:
+        acked = slow_start(self, acked)
+        self.credit += acked
+        if self.credit >= self.cwnd:
+            windows = self.credit // self.cwnd
+            self.credit -= windows * self.cwnd
+            self.cwnd += windows * self.mss

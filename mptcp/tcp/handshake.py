@@ -1,0 +1,101 @@
+"""The options of the SYN exchange and the move to ESTABLISHED.
+
+MSS (RFC 6691), window scale and timestamps (RFC 7323 §2.2, §3.2), SACK-permitted (RFC 2018 §2).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mptcp.tcp.state import NEVER, State
+from mptcp.wire.tcp import (
+    SACK_PERMITTED,
+    Segment,
+    mss_option,
+    timestamps_option,
+    window_scale_option,
+)
+
+if TYPE_CHECKING:
+    from mptcp.tcp.connection import TcpConnection
+
+DEFAULT_MSS_V4 = 536
+DEFAULT_MSS_V6 = 1220
+"""RFC 9293 §3.7.1: assumed when the peer sends no MSS option."""
+MIN_MSS = 88
+"""Below this an announced MSS is raised: a tiny MSS is an attack on the sender's CPU, and
+MPTCP's 40 bytes of options must leave room for payload."""
+
+
+def wanted_wscale(receive_buffer: int) -> int:
+    """The shift that lets the 16-bit window field express the whole receive buffer."""
+    shift = 0
+    while shift < 14 and (receive_buffer >> shift) > 0xFFFF:
+        shift += 1
+    return shift
+
+
+def syn_options(conn: TcpConnection, now: int, answer: bool) -> list[bytes]:
+    """TCP's own options of a SYN (`answer` False) or SYN/ACK."""
+    config = conn.config
+    options = [mss_option(conn.mss_limit)]
+    if conn.ts_ok if answer else config.timestamps:
+        echo = conn.ts_recent if answer else 0
+        options.append(timestamps_option(conn.timestamp(now), echo))
+    if conn.snd.sack_ok if answer else config.sack:
+        options.append(SACK_PERMITTED)
+    if conn.wscale_ok if answer else config.window_scaling:
+        shift = conn.rcv_wscale if answer else wanted_wscale(config.receive_buffer)
+        options.append(window_scale_option(shift))
+    return options
+
+
+def take_syn(conn: TcpConnection, seg: Segment, now: int) -> bool:
+    """Adopt what the peer's SYN or SYN/ACK offers (and we offered or accept).
+
+    False when the layer above refuses it and has ended the connection.
+    """
+    config = conn.config
+    snd = conn.snd
+    conn.irs = seg.seq
+    conn.rcv_nxt = seg.seq + 1
+    conn.last_ack_sent = conn.rcv_nxt
+    mss = seg.mss
+    if mss is None:
+        mss = DEFAULT_MSS_V4 if len(conn.local) == 4 else DEFAULT_MSS_V6
+    snd.mss = min(max(mss, MIN_MSS), conn.mss_limit)
+    conn.cc.mss = snd.mss
+    if seg.wscale is not None and config.window_scaling:
+        # RFC 7323 §2.3: a shift above 14 is used as 14.
+        snd.wscale = min(seg.wscale, 14)
+        conn.wscale_ok = True
+        conn.rcv_wscale = wanted_wscale(config.receive_buffer)
+    snd.sack_ok = seg.sack_permitted and config.sack
+    conn.ts_ok = seg.ts_val >= 0 and config.timestamps
+    if conn.ts_ok:
+        conn.ts_recent = seg.ts_val
+        conn.ts_recent_at = now
+    # RFC 7323 §2.2: the window of a SYN is never scaled.
+    snd.wnd = snd.wnd_max = seg.window
+    snd.wl1 = seg.seq
+    snd.wl2 = snd.una
+    conn.rcv_adv = conn.rcv_nxt + min(conn.receive_window(), 0xFFFF)
+    return conn.on_syn(seg)
+
+
+def establish(conn: TcpConnection, now: int) -> None:
+    """SND.UNA has passed our SYN and we have the peer's: ESTABLISHED."""
+    snd = conn.snd
+    conn.state = State.ESTABLISHED
+    snd.rto_deadline = NEVER
+    if snd.timeouts == 0:
+        snd.rtt.sample(now - conn.last_sent_at)
+        conn.cc.srtt = snd.rtt.srtt
+    else:
+        # RFC 5681 §3.1: after a lost SYN the initial window is one segment.
+        conn.cc.cwnd = snd.mss
+    snd.timeouts = 0
+    snd.rtt.reset_back_off()
+    snd.recovery_point = snd.una
+    conn.on_established(now)
+    conn.host.mark_ready(conn)

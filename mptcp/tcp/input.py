@@ -1,0 +1,359 @@
+"""Segment arrival: RFC 9293 §3.10.7, step by step, with RFC 5961's and RFC 7323's checks.
+
+`segment_arrives` never raises on what a peer sends. The common cases of an established connection,
+in-order data and a bare ACK, pass through the same steps with the tests that cannot fail left out
+(`_fast_path`); both end in the same state.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mptcp.errors import ConnectionEnd
+from mptcp.tcp.handshake import establish, take_syn
+from mptcp.tcp.reassembly import true_size
+from mptcp.tcp.state import CAN_RECEIVE, NEVER, State
+from mptcp.wire.seq import unwrap
+from mptcp.wire.tcp import ACK, FIN, PSH, RST, SYN, Segment
+
+if TYPE_CHECKING:
+    from mptcp.tcp.connection import TcpConnection
+
+PAWS_IDLE_US = 24 * 24 * 3600 * 1_000_000
+"""RFC 7323 §5.5: after 24 days without traffic TS.Recent is no longer valid."""
+
+
+def segment_arrives(conn: TcpConnection, seg: Segment, now: int) -> None:
+    """Process one segment (or one chunk that the device merged) for this connection."""
+    state = conn.state
+    if state is State.CLOSED:
+        return
+    if state is State.SYN_SENT:
+        _syn_sent(conn, seg, now)
+        return
+    seq = unwrap(seg.seq, conn.rcv_nxt)
+    if (
+        state is State.ESTABLISHED
+        and seg.flags & ~PSH == ACK
+        and seq == conn.rcv_nxt
+        and not conn.reassembly.starts
+    ):
+        _established(conn, seg, seq, now)
+        return
+    if not _acceptable(conn, seg, seq, now):
+        return
+    _synchronized(conn, seg, seq, now)
+
+
+# -- SYN-SENT (§3.10.7.3) ------------------------------------------------------------------------
+
+
+def _syn_sent(conn: TcpConnection, seg: Segment, now: int) -> None:
+    snd = conn.snd
+    flags = seg.flags
+    acceptable = False
+    if flags & ACK:
+        ack = unwrap(seg.ack, snd.nxt)
+        if ack <= snd.iss or ack > snd.nxt:
+            if not flags & RST:
+                conn.host.reset_for(seg, conn.interface.id)
+            return
+        acceptable = True
+    if flags & RST:
+        if acceptable:
+            conn.terminate(ConnectionEnd.REFUSED, now)
+        return
+    if not flags & SYN:
+        return
+    if acceptable:
+        snd.una = ack
+        if not take_syn(conn, seg, now):
+            return
+        if conn.ts_ok and seg.ts_ecr and snd.timeouts:
+            rtt = ((conn.timestamp(now) - seg.ts_ecr) & 0xFFFFFFFF) * 1000
+            snd.rtt.sample(max(rtt, 1000))
+        establish(conn, now)
+        conn.ack_now()
+        # A SYN/ACK may carry payload only with TCP Fast Open, which we did not ask for.
+        return
+    # Simultaneous open: both sides answer SYN with SYN/ACK.
+    conn.state = State.SYN_RECEIVED
+    if take_syn(conn, seg, now):
+        conn.syn_pending = True
+        conn.host.mark_ready(conn)
+
+
+# -- all other states (§3.10.7.4) ----------------------------------------------------------------
+
+
+def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
+    """First to fourth checks: sequence number, RST, security (none), SYN. True to go on."""
+    flags = seg.flags
+    length = len(seg.payload) + (flags & FIN) + ((flags & SYN) >> 1)
+    rcv_nxt = conn.rcv_nxt
+    edge = max(conn.rcv_adv, rcv_nxt)
+    # RFC 7323 §5.3 R1 (PAWS), before the window test; RST is exempt.
+    if (
+        conn.ts_ok
+        and seg.ts_val >= 0
+        and not flags & RST
+        and ((seg.ts_val - conn.ts_recent) & 0xFFFFFFFF) > 0x7FFFFFFF
+        and now - conn.ts_recent_at < PAWS_IDLE_US
+    ):
+        conn.host.counters["TcpExtPAWSEstab"] += 1
+        conn.ack_now()
+        return False
+    if length == 0:
+        # A zero-length segment at the right edge is let in with a closed window too, as Linux
+        # does: the ACK of a peer that has filled our window lies exactly there.
+        acceptable = rcv_nxt <= seq <= edge
+    else:
+        acceptable = seq < edge and seq + length > rcv_nxt
+    if not acceptable:
+        if conn.state is State.TIME_WAIT and flags & FIN:
+            conn.linger_deadline = now + conn.config.time_wait_us
+            conn.host.rearm(conn)
+        if flags & RST:
+            return False
+        if conn.state is State.SYN_RECEIVED and flags & SYN:
+            # Our SYN/ACK was lost: the peer repeats its SYN.
+            if seq == conn.irs:
+                conn.syn_pending = True
+                conn.host.mark_ready(conn)
+            return False
+        # Zero-window probes and old duplicates: answer with what we have (§3.10.7.4).
+        if length == 0 and conn.state is not State.SYN_RECEIVED:
+            _take_ack(conn, seg, seq, now)
+        conn.ack_now()
+        return False
+    if flags & RST:
+        # RFC 5961 §3.2: only an exact match resets; in the window it is challenged.
+        if seq == rcv_nxt:
+            _reset(conn, seg, now)
+        elif conn.host.allow_challenge_ack(now):
+            conn.ack_now()
+        return False
+    if flags & SYN:
+        # RFC 5961 §4.2: a SYN in a synchronized state is challenged whatever its number.
+        if conn.state is State.SYN_RECEIVED and seq == conn.irs:
+            conn.syn_pending = True
+            conn.host.mark_ready(conn)
+        elif conn.host.allow_challenge_ack(now):
+            conn.ack_now()
+        return False
+    return True
+
+
+def _reset(conn: TcpConnection, seg: Segment, now: int) -> None:
+    """A valid RST."""
+    conn.on_reset_options(seg)
+    if conn.state is State.SYN_RECEIVED:
+        conn.terminate(ConnectionEnd.REFUSED, now)
+    elif conn.state in (State.CLOSING, State.LAST_ACK, State.TIME_WAIT):
+        conn.terminate(ConnectionEnd.CLOSED, now)
+    else:
+        conn.terminate(ConnectionEnd.RESET, now)
+
+
+def _synchronized(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None:
+    """Fifth to eighth steps: ACK, urgent (ignored), payload, FIN."""
+    flags = seg.flags
+    if not flags & ACK:
+        return
+    snd = conn.snd
+    ack = unwrap(seg.ack, snd.una)
+    if conn.state is State.SYN_RECEIVED:
+        if ack != snd.iss + 1 or ack > snd.nxt:
+            conn.host.reset_for(seg, conn.interface.id)
+            return
+        _update_ts_recent(conn, seg, seq, now)
+        snd.una = ack
+        snd.wnd = seg.window << snd.wscale
+        snd.wnd_max = max(snd.wnd, snd.wnd_max)
+        snd.wl1 = seq
+        snd.wl2 = ack
+        conn.syn_pending = False
+        if not conn.accept_third_ack(seg, now):
+            return
+        establish(conn, now)
+    _established(conn, seg, seq, now)
+
+
+def _established(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None:
+    """The segment is acceptable and carries ACK."""
+    if conn.ts_ok and seg.ts_val >= 0:
+        if ((seg.ts_val - conn.ts_recent) & 0xFFFFFFFF) > 0x7FFFFFFF:
+            if not _acceptable(conn, seg, seq, now):
+                return
+        else:
+            _update_ts_recent(conn, seg, seq, now)
+    if not _take_ack(conn, seg, seq, now):
+        return
+    if conn.state is State.CLOSED or not conn.on_options(seg, now):
+        return
+    payload = seg.payload
+    if len(payload):
+        if conn.state in CAN_RECEIVE:
+            _take_payload(conn, seg, seq, payload, now)
+        elif conn.fin_received and seq + len(payload) <= conn.rcv_nxt:
+            conn.ack_now()
+    if seg.flags & FIN and conn.state is not State.CLOSED:
+        _take_fin(conn, seq + len(payload), now)
+
+
+def _update_ts_recent(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None:
+    """RFC 7323 §4.3 (2)."""
+    if conn.ts_ok and seg.ts_val >= 0 and seq <= conn.last_ack_sent:
+        conn.ts_recent = seg.ts_val
+        conn.ts_recent_at = now
+
+
+def _take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
+    """Fifth step. False when the segment must not be processed further."""
+    snd = conn.snd
+    ack = unwrap(seg.ack, snd.una)
+    if ack > snd.nxt:
+        # RFC 9293: ACK of something not yet sent; RFC 5961 §5.2 limits the answer.
+        if conn.host.allow_challenge_ack(now):
+            conn.ack_now()
+        return False
+    if ack < snd.una - max(snd.wnd_max, 1):
+        # RFC 5961 §5.2: too old to be anything but a blind injection.
+        if conn.host.allow_challenge_ack(now):
+            conn.ack_now()
+        return False
+    if ack < snd.una:
+        return True  # an old duplicate; its payload may still be good
+    outstanding = bool(snd.board)
+    window = seg.window << snd.wscale
+    changed = snd.update_window(seq, ack, window)
+    if not outstanding:
+        if changed:
+            conn.persist_deadline = NEVER
+            conn.persist_backoff = 0
+            conn.host.mark_ready(conn)
+        return True
+    # RFC 5681 §2; RFC 8684 §3.3: an ACK with an MPTCP option other than DSS is no duplicate.
+    duplicate = (
+        ack == snd.una
+        and not len(seg.payload)
+        and not changed
+        and not seg.mptcp
+        and not seg.flags & FIN
+    )
+    sack = _sack_blocks(conn, seg, ack) if seg.sack and snd.sack_ok else []
+    ts_rtt = -1
+    if conn.ts_ok and seg.ts_ecr:
+        ts_rtt = ((conn.timestamp(now) - seg.ts_ecr) & 0xFFFFFFFF) * 1000
+        if ts_rtt > 0x7FFFFFFF:
+            ts_rtt = -1
+    acked = snd.on_ack(now, ack, sack, ts_rtt, duplicate)
+    if acked:
+        conn.persist_backoff = 0
+        conn.on_acked(acked, now)
+        conn.host.rearm(conn)
+        if conn.fin_sent and snd.una == snd.nxt:
+            _fin_acked(conn, now)
+    if conn.state is not State.CLOSED:
+        conn.host.mark_ready(conn)
+    return True
+
+
+def _sack_blocks(conn: TcpConnection, seg: Segment, ack: int) -> list[tuple[int, int]]:
+    """Unwrap and clip the peer's SACK blocks; nonsense and DSACK (RFC 2883) is left out."""
+    snd = conn.snd
+    blocks: list[tuple[int, int]] = []
+    for left, right in seg.sack:
+        start = unwrap(left, snd.una)
+        end = unwrap(right, snd.una)
+        if start < end <= snd.nxt and end > ack:
+            blocks.append((max(start, ack), end))
+    return blocks
+
+
+def _fin_acked(conn: TcpConnection, now: int) -> None:
+    """Our FIN is acknowledged."""
+    match conn.state:
+        case State.FIN_WAIT_1:
+            conn.state = State.FIN_WAIT_2
+            # RFC 9293 §3.6 lets FIN-WAIT-2 last; an application that closed cannot wait for ever.
+            if conn.orphan:
+                conn.linger_deadline = now + conn.config.fin_wait_2_us
+        case State.CLOSING:
+            conn.enter_time_wait(now)
+        case State.LAST_ACK:
+            conn.terminate(ConnectionEnd.CLOSED, now)
+        case _:
+            pass
+
+
+def _take_payload(
+    conn: TcpConnection, seg: Segment, seq: int, payload: memoryview, now: int
+) -> None:
+    """Seventh step: trim to the window, deliver in order, keep the rest, acknowledge."""
+    rcv_nxt = conn.rcv_nxt
+    segment_size = seg.gso_size or len(payload)
+    if segment_size > conn.rcv_mss:
+        conn.rcv_mss = segment_size
+    if seq + len(payload) > conn.rcv_adv:
+        payload = payload[: max(0, conn.rcv_adv - seq)]
+    if seq > rcv_nxt:
+        reassembly = conn.reassembly
+        limit = 2 * conn.config.receive_buffer
+        if reassembly.memory + true_size(payload) <= limit and len(payload):
+            reassembly.insert(seq, payload)
+        else:
+            conn.host.counters["TcpExtTCPOFODrop"] += 1
+        conn.ack_now()  # RFC 5681 §4.2: at once, so that the sender sees the hole
+        return
+    if seq < rcv_nxt:
+        payload = payload[rcv_nxt - seq :]
+    size = len(payload)
+    if not size:
+        conn.ack_now()
+        return
+    conn.rcv_nxt = rcv_nxt + size
+    conn.bytes_received += size
+    conn.deliver(rcv_nxt, payload, now)
+    if conn.reassembly.starts:
+        for view in conn.reassembly.pop_ready(conn.rcv_nxt):
+            start = conn.rcv_nxt
+            conn.rcv_nxt = start + len(view)
+            conn.bytes_received += len(view)
+            conn.deliver(start, view, now)
+        conn.ack_now()  # RFC 5681 §4.2: a filled hole is acknowledged at once
+    if conn.state is State.CLOSED:
+        return
+    conn.ack_pending += size
+    # RFC 1122 §4.2.3.2, RFC 5681 §4.2: at least every second full-sized segment.
+    if conn.ack_pending >= 2 * conn.rcv_mss or conn.quick_acks > 0:
+        conn.quick_acks -= 1
+        if not conn.acks_owed:
+            conn.ack_now()
+    else:
+        conn.ack_soon(now)
+
+
+def _take_fin(conn: TcpConnection, seq: int, now: int) -> None:
+    """Eighth step. A FIN beyond a hole waits for its retransmission."""
+    if conn.fin_received:
+        conn.ack_now()
+        if conn.state is State.TIME_WAIT:
+            conn.enter_time_wait(now)
+        return
+    if seq != conn.rcv_nxt or conn.state is State.SYN_RECEIVED:
+        return
+    conn.rcv_nxt += 1
+    conn.fin_received = True
+    conn.ack_now()
+    match conn.state:
+        case State.ESTABLISHED:
+            conn.state = State.CLOSE_WAIT
+        case State.FIN_WAIT_1:
+            # Had our FIN been acknowledged by this segment we were in FIN-WAIT-2 already.
+            conn.state = State.CLOSING
+        case State.FIN_WAIT_2:
+            conn.enter_time_wait(now)
+        case _:
+            pass
+    conn.on_fin(now)

@@ -1,0 +1,336 @@
+"""What a connection sends next, and how the segment is made.
+
+`poll_output` is the one place that decides; `options_for` is the one place that decides the options of
+a segment and their order of sacrifice. Order of service: reset, SYN, retransmission, new data, FIN,
+bare ACKs. With an offload interface one transmit is a chunk of up to 64 KiB that the device cuts
+into MSS-sized segments, all with the same options.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final
+
+from mptcp.tcp.handshake import syn_options
+from mptcp.tcp.host import GSO_NONE, GSO_TCPV4, GSO_TCPV6, Transmit
+from mptcp.tcp.scoreboard import SentChunk
+from mptcp.tcp.state import FLUSHING, NEVER, State
+from mptcp.wire.tcp import (
+    ACK,
+    FIN,
+    PSH,
+    RST,
+    SYN,
+    emit_options,
+    sack_option,
+    timestamps_option,
+)
+
+if TYPE_CHECKING:
+    from mptcp.tcp.connection import TcpConnection
+
+MAX_OPTIONS: Final = 40
+MAX_CHUNK: Final = 65535 - 40 - 20 - MAX_OPTIONS
+"""Payload of one chunk: an IPv6 packet with all TCP options stays below 64 KiB, and a mapping below
+65,536 bytes (RFC 8684 §3.3: Data-Level Length is 16 bits)."""
+MAX_VIEWS: Final = 64
+"""A write of more pieces than this is joined first (IOV_MAX is 1024; a join is cheaper long before)."""
+
+TIMESTAMP_LENGTH: Final = 12
+MASK32: Final = 0xFFFFFFFF
+
+
+class Kind(enum.Enum):
+    """What a segment is for; decides its options."""
+
+    SYN = 0
+    SYN_ACK = 1
+    DATA = 2
+    ACK = 3
+    RST = 4
+
+
+def options_for(
+    conn: TcpConnection, kind: Kind, now: int, chunk: SentChunk | None = None, control: bytes = b""
+) -> bytes:
+    """The options of a segment, at most 40 bytes, in this order of sacrifice.
+
+    First to go are SACK blocks (they come again), then timestamps, and those only for an option
+    that does not fit beside them (ADD_ADDR with IPv6 address and port takes 30 bytes; Linux
+    drops timestamps there too). The upper layer's own options never go: without its DSS a segment
+    means something else. `control` is one option that was asked to go on a pure ACK.
+    """
+    if kind is Kind.SYN or kind is Kind.SYN_ACK:
+        own = syn_options(conn, now, kind is Kind.SYN_ACK)
+        used = len(emit_options(own))
+        return emit_options([*own, *conn.extra_options(kind, None, MAX_OPTIONS - used)])
+    options: list[bytes] = []
+    room = MAX_OPTIONS
+    if control:
+        options.append(control)
+        room -= len(control) + 3 & ~3
+    if conn.ts_ok and (not control or room >= TIMESTAMP_LENGTH):
+        options.insert(0, timestamps_option(conn.timestamp(now), conn.ts_recent))
+        room -= TIMESTAMP_LENGTH
+    extra = conn.extra_options(kind, chunk, room)
+    if extra:
+        options += extra
+        room -= len(emit_options(extra))
+    # On bare ACKs only: a data segment is already as long as the MTU allows, and a hole makes each
+    # arrival send a bare ACK anyway.
+    if kind is Kind.ACK and conn.reassembly.starts and conn.snd.sack_ok:
+        blocks = conn.reassembly.sack_blocks(min(4, (room - 4) // 8))
+        if blocks:
+            options.append(sack_option([(s & MASK32, e & MASK32) for s, e in blocks]))
+    return emit_options(options)
+
+
+def window_field(conn: TcpConnection, now: int) -> int:
+    """The 16-bit window for a segment sent now; moves the promised right edge."""
+    window = conn.receive_window()
+    # RFC 9293 §3.8.6: never shrink. With MPTCP the window is the connection's, counted from
+    # DATA_ACK (RFC 8684 §3.3.5), so at subflow level the edge may move while RCV.NXT stands.
+    if conn.rcv_nxt + window > conn.rcv_adv:
+        conn.rcv_adv = conn.rcv_nxt + window
+    return min(window >> conn.rcv_wscale, 0xFFFF)
+
+
+def _acknowledged(conn: TcpConnection) -> None:
+    """A segment with the current RCV.NXT is going out."""
+    conn.last_ack_sent = conn.rcv_nxt
+    conn.ack_pending = 0
+    conn.delack_deadline = NEVER
+
+
+def _make(
+    conn: TcpConnection,
+    seq: int,
+    flags: int,
+    options: bytes,
+    now: int,
+    window: int,
+    chunk: SentChunk | None = None,
+) -> Transmit:
+    """Header and checksum treatment of one segment or chunk."""
+    payload: list[memoryview] = chunk.parts if chunk is not None else []
+    length = sum(map(len, payload)) if len(payload) != 1 else len(payload[0])
+    if len(payload) > MAX_VIEWS and chunk is not None:
+        payload = chunk.parts = [memoryview(b"".join(payload))]
+    header = conn.template.build(
+        seq & MASK32, conn.rcv_nxt & MASK32, flags, window, options, length
+    )
+    interface = conn.interface
+    csum_start = 0
+    gso_type = GSO_NONE
+    gso_size = 0
+    if interface.offload:
+        csum_start = conn.template.csum_start
+        gso_size = conn.snd.mss - len(options)
+        if length > gso_size:
+            gso_type = GSO_TCPV4 if len(conn.local) == 4 else GSO_TCPV6
+        else:
+            gso_size = 0
+    else:
+        conn.template.finish_checksum(header, payload)
+    conn.last_sent_at = now
+    return Transmit(interface.id, header, payload, gso_type, gso_size, csum_start, conn, chunk)
+
+
+def send_data(conn: TcpConnection, chunk: SentChunk, now: int) -> Transmit:
+    """A segment for `chunk`, sent for the first time or again."""
+    options = options_for(conn, Kind.DATA, now, chunk)
+    flags = ACK
+    if chunk.fin:
+        flags |= FIN
+    if chunk.parts and not conn.queued():
+        flags |= PSH  # RFC 9293 §3.9.1.2: no more is waiting
+    window = window_field(conn, now)
+    _acknowledged(conn)
+    if conn.acks_owed and not conn.reassembly.starts:
+        conn.acks_owed = 0
+    return _make(conn, chunk.seq, flags, options, now, window, chunk)
+
+
+def send_ack(conn: TcpConnection, now: int, control: bytes = b"") -> Transmit:
+    """A segment without payload at SND.NXT."""
+    options = options_for(conn, Kind.ACK, now, None, control)
+    window = window_field(conn, now)
+    _acknowledged(conn)
+    return _make(conn, conn.snd.nxt, ACK, options, now, window)
+
+
+def send_syn(conn: TcpConnection, now: int) -> Transmit:
+    """SYN or SYN/ACK, first or repeated."""
+    snd = conn.snd
+    conn.syn_pending = False
+    answer = conn.state is State.SYN_RECEIVED
+    options = options_for(conn, Kind.SYN_ACK if answer else Kind.SYN, now)
+    snd.nxt = snd.iss + 1
+    snd.rto_deadline = now + snd.rtt.rto
+    conn.host.rearm(conn)
+    window = min(conn.receive_window(), 0xFFFF)  # RFC 7323 §2.2: not scaled in a SYN
+    if answer:
+        conn.last_ack_sent = conn.rcv_nxt
+    return _make(conn, snd.iss, SYN | ACK if answer else SYN, options, now, window)
+
+
+def poll_output(conn: TcpConnection, now: int) -> Transmit | None:
+    """The next packet of this connection, or None when it has nothing to send now."""
+    if conn.reset_pending is not None:
+        options = conn.reset_pending
+        conn.reset_pending = None
+        flags = RST | ACK if conn.irs or conn.rcv_nxt else RST
+        return _make(conn, conn.snd.nxt, flags, options, now, 0)
+    state = conn.state
+    if conn.syn_pending:
+        return send_syn(conn, now)
+    if state is State.SYN_SENT or state is State.CLOSED:
+        return None
+    if state in FLUSHING:
+        sent = _poll_data(conn, now)
+        if sent is not None:
+            return sent
+    if conn.controls:
+        if conn.acks_owed:
+            conn.acks_owed -= 1
+        return send_ack(conn, now, conn.controls.popleft())
+    if conn.probe_pending:
+        conn.probe_pending = False
+        return send_probe(conn, now)
+    if conn.acks_owed:
+        conn.acks_owed -= 1
+        transmit = send_ack(conn, now)
+        if conn.acks_owed:
+            # The next duplicate ACK reports other holes: beside a DSS there is room for one
+            # or two blocks only.
+            recent = conn.reassembly.recent
+            if len(recent) > 1:
+                recent.append(recent.pop(0))
+        return transmit
+    return None
+
+
+def send_probe(conn: TcpConnection, now: int) -> Transmit:
+    """A segment that makes the peer tell its window: no payload, below SND.UNA.
+
+    RFC 9293 §3.8.6.1 sends an octet of new data; like Linux we repeat an old sequence number instead,
+    which every TCP must answer with an ACK (§3.10.7.4) and which needs no mapping.
+    """
+    options = options_for(conn, Kind.ACK, now)
+    window = window_field(conn, now)
+    conn.host.counters["TcpExtWinProbe"] += 1
+    return _make(conn, conn.snd.una - 1, ACK, options, now, window)
+
+
+def chunk_limit(conn: TcpConnection, segment: int) -> int:
+    """How many payload bytes one transmit may carry.
+
+    max(2 MSS, min(cwnd / 2, pacing rate * 1 ms)): a slow path must not be hit by a burst of 64 KiB. The
+    pacing rate is Linux's: twice cwnd/SRTT in slow start, 1.2 times after.
+    """
+    if not conn.interface.offload:
+        return segment
+    snd = conn.snd
+    cwnd = snd.cc.cwnd
+    srtt = snd.rtt.srtt or 1000
+    per_ms = cwnd * (2000 if snd.cc.in_slow_start else 1200) // srtt
+    limit = min(MAX_CHUNK, max(2 * segment, min(cwnd >> 1, per_ms)))
+    return limit - limit % segment
+
+
+def segment_size(conn: TcpConnection) -> int:
+    """Payload of a full-sized segment: the MSS less the options of data (RFC 6691 §3)."""
+    return conn.snd.mss - conn.extra_options_length() - (TIMESTAMP_LENGTH if conn.ts_ok else 0)
+
+
+def sendable(conn: TcpConnection) -> int:
+    """New bytes the connection would send now, by every rule but the upper layer's choice."""
+    available = conn.queued()
+    if available <= 0:
+        return 0
+    segment = segment_size(conn)
+    snd = conn.snd
+    room = min(conn.send_window(), snd.congestion_room(), chunk_limit(conn, segment))
+    return _sendable(conn, available, room, segment)
+
+
+def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
+    """Retransmission, then new data, then FIN."""
+    snd = conn.snd
+    segment = segment_size(conn)
+    lost = snd.board.next_lost()
+    if lost is not None:
+        room = snd.congestion_room()
+        if room < min(segment, lost.end - lost.seq) and snd.board.in_flight > 0:
+            return None
+        size = min(chunk_limit(conn, segment), max(room - room % segment, segment))
+        part = snd.resend(lost, size, now)
+        conn.host.counters["TcpRetransSegs"] += 1
+        conn.host.rearm(conn)
+        return send_data(conn, part, now)
+    available = conn.queued()
+    if available > 0 and conn.state in (State.ESTABLISHED, State.CLOSE_WAIT):
+        window = conn.send_window()
+        room = min(window, snd.congestion_room(), chunk_limit(conn, segment))
+        size = _sendable(conn, available, room, segment)
+        if size > 0:
+            pulled = conn.pull(size, now)
+            if pulled is not None:
+                parts, mapping = pulled
+                # RFC 5681 §4.1: after an idle RTO the ACK clock is gone.
+                if not snd.board and now - conn.last_sent_at > snd.rtt.rto:
+                    snd.cc.on_idle(conn.initial_window)
+                length = sum(map(len, parts))
+                chunk = SentChunk(snd.nxt, snd.nxt + length, parts, mapping, now)
+                snd.on_sent(chunk)
+                conn.persist_deadline = NEVER
+                conn.host.rearm(conn)
+                return send_data(conn, chunk, now)
+        elif window < min(segment, available) and not snd.board:
+            _arm_persist(conn, now)
+        return None
+    if conn.fin_queued and not conn.fin_sent and available == 0:
+        return _send_fin(conn, now)
+    return None
+
+
+def _sendable(conn: TcpConnection, available: int, room: int, segment: int) -> int:
+    """Sender's silly-window avoidance and Nagle (RFC 9293 §3.8.6.2.1, §3.7.4)."""
+    size = min(available, room)
+    if size <= 0:
+        return 0
+    if size >= segment:
+        if size == available and conn.nodelay:
+            return size
+        return size - size % segment
+    snd = conn.snd
+    if size == available:
+        if conn.nodelay or conn.fin_queued or not snd.board:
+            return size
+        return 0
+    if not snd.board or size >= snd.wnd_max // 2:
+        return size
+    return 0
+
+
+def _arm_persist(conn: TcpConnection, now: int) -> None:
+    """The window is closed and nothing is in flight: probe it (RFC 9293 §3.8.6.1)."""
+    if conn.persist_deadline == NEVER and not conn.probe_pending:
+        rtt = conn.snd.rtt
+        wait = min(rtt.rto_base << min(conn.persist_backoff, 16), conn.config.max_rto_us)
+        conn.persist_deadline = now + wait
+        conn.host.rearm(conn)
+
+
+def _send_fin(conn: TcpConnection, now: int) -> Transmit:
+    """RFC 9293 §3.10.4: the FIN takes one sequence number and is kept like data."""
+    snd = conn.snd
+    conn.fin_sent = True
+    if conn.state is State.ESTABLISHED:
+        conn.state = State.FIN_WAIT_1
+    elif conn.state is State.CLOSE_WAIT:
+        conn.state = State.LAST_ACK
+    chunk = SentChunk(snd.nxt, snd.nxt + 1, [], None, now, fin=True)
+    snd.on_sent(chunk)
+    conn.host.rearm(conn)
+    return send_data(conn, chunk, now)

@@ -1,0 +1,59 @@
+"""Round-trip time and retransmission timeout (RFC 6298), in integer microseconds.
+
+Invariants: `rto` is within [min_rto, max_rto]; `backoff` doublings are applied to it and are
+forgotten when a new acknowledgement of new data arrives (RFC 6298 §5.7 as clarified by Karn).
+"""
+
+from __future__ import annotations
+
+
+class RttEstimator:
+    """SRTT, RTTVAR and RTO of one path.
+
+    `srtt` is 0 until the first sample. Samples come from timestamps (RFC 7323 §4) or from segments
+    sent once only (Karn's algorithm, RFC 6298 §3).
+    """
+
+    __slots__ = ("backoff", "latest", "max_rto", "min_rto", "min_rtt", "rto_base", "rttvar", "srtt")
+
+    def __init__(self, initial_rto: int, min_rto: int, max_rto: int) -> None:
+        self.srtt = 0
+        self.rttvar = 0
+        self.latest = 0
+        self.min_rtt = 0
+        self.rto_base = initial_rto
+        self.min_rto = min_rto
+        self.max_rto = max_rto
+        self.backoff = 0
+
+    def sample(self, rtt: int) -> None:
+        """Take one measurement of `rtt` µs (values below 1 count as 1: clocks have a grain)."""
+        rtt = max(rtt, 1)
+        self.latest = rtt
+        if self.srtt == 0:
+            # RFC 6298 (2.2)
+            self.srtt = rtt
+            self.rttvar = rtt >> 1
+            self.min_rtt = rtt
+        else:
+            # RFC 6298 (2.3): alpha = 1/8, beta = 1/4
+            self.rttvar += (abs(self.srtt - rtt) - self.rttvar) // 4
+            self.srtt = max(1, self.srtt + (rtt - self.srtt) // 8)
+            self.min_rtt = min(self.min_rtt, rtt)
+        # RFC 6298 (2.3), (2.4). The variance term is floored, not the sum, as Linux does
+        # (tcp_rtt_estimator): with the floor on the sum a 195 ms path would time out spuriously.
+        self.rto_base = self.srtt + max(4 * self.rttvar, self.min_rto)
+
+    @property
+    def rto(self) -> int:
+        """The timeout now, doublings included."""
+        return min(self.rto_base << self.backoff, self.max_rto)
+
+    def back_off(self) -> None:
+        """RFC 6298 (5.5): double the timeout after it expired."""
+        if self.rto_base << self.backoff < self.max_rto:
+            self.backoff += 1
+
+    def reset_back_off(self) -> None:
+        """New data was acknowledged: the path works again."""
+        self.backoff = 0

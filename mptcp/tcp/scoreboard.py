@@ -1,0 +1,283 @@
+"""What this side has sent and is not yet acknowledged: the RFC 6675 scoreboard.
+
+The unit is a *chunk*: the payload of one transmission, up to 64 KiB with segmentation offload. SACK
+and loss work at byte and MSS granularity: a chunk is split where an acknowledgement or a
+retransmission cuts it, and every part keeps the chunk's `mapping` (RFC 8684 §3.3.1: a mapping
+must not change once declared; Linux refuses a different one).
+
+Invariants
+  * `chunks[head:]` are in sequence order, contiguous from SND.UNA to SND.NXT.
+  * `in_flight` is RFC 6675's pipe: the bytes of chunks whose status is IN_FLIGHT.
+  * `sacked` holds exactly the ranges of chunks whose status is SACKED.
+Cost: O(newly acknowledged) per ACK plus O(log n) to find a SACK edge.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Final
+
+from mptcp.tcp.ranges import RangeSet
+
+IN_FLIGHT: Final = 0
+LOST: Final = 1
+SACKED: Final = 2
+
+DUP_THRESH: Final = 3
+"""RFC 6675 §2: DupThresh."""
+
+_seq = attrgetter("seq")
+
+
+class SentChunk:
+    """A contiguous part of the sequence space that was sent in one go."""
+
+    __slots__ = ("end", "fin", "mapping", "parts", "retransmissions", "sent_at", "seq", "status")
+
+    def __init__(
+        self,
+        seq: int,
+        end: int,
+        parts: list[memoryview],
+        mapping: object | None,
+        sent_at: int,
+        fin: bool = False,
+    ) -> None:
+        self.seq = seq
+        self.end = end
+        self.parts = parts
+        self.mapping = mapping
+        """Opaque to TCP: what the upper layer declared of these bytes (a DSS mapping)."""
+        self.sent_at = sent_at
+        self.fin = fin
+        self.status = IN_FLIGHT
+        self.retransmissions = 0
+
+    def __repr__(self) -> str:
+        status = ("in flight", "lost", "sacked")[self.status]
+        return f"<SentChunk {self.seq}..{self.end} {status} x{self.retransmissions}>"
+
+    def cut(self, at: int) -> SentChunk:
+        """Shorten to [seq, at) and return the rest, seq < at < end."""
+        left, right = split_parts(self.parts, at - self.seq)
+        rest = SentChunk(at, self.end, right, self.mapping, self.sent_at, self.fin)
+        rest.status = self.status
+        rest.retransmissions = self.retransmissions
+        self.parts = left
+        self.end = at
+        self.fin = False
+        return rest
+
+
+def split_parts(
+    parts: Sequence[memoryview], count: int
+) -> tuple[list[memoryview], list[memoryview]]:
+    """Divide a gather list after `count` bytes, without copying."""
+    for index, part in enumerate(parts):
+        if count < len(part):
+            left = [*parts[:index], part[:count]] if count else list(parts[:index])
+            return left, [part[count:], *parts[index + 1 :]]
+        count -= len(part)
+    return list(parts), []
+
+
+class Scoreboard:
+    """RFC 6675's scoreboard over chunks."""
+
+    __slots__ = ("chunks", "head", "in_flight", "loss_edge", "lost", "sacked", "sacked_bytes")
+
+    def __init__(self) -> None:
+        self.chunks: list[SentChunk] = []
+        self.head = 0
+        self.in_flight = 0
+        self.sacked = RangeSet()
+        self.sacked_bytes = 0
+        self.lost: deque[SentChunk] = deque()
+        """Chunks to send again; entries whose status changed since are skipped when read."""
+        self.loss_edge = -1
+        """Below it every chunk is sacked, marked lost or already retransmitted."""
+
+    def __bool__(self) -> bool:
+        return self.head < len(self.chunks)
+
+    def first(self) -> SentChunk:
+        """The oldest outstanding chunk. Raises IndexError when there is none."""
+        return self.chunks[self.head]
+
+    def add(self, chunk: SentChunk) -> None:
+        """Enter a chunk sent for the first time; its seq is SND.NXT."""
+        self.chunks.append(chunk)
+        self.in_flight += chunk.end - chunk.seq
+
+    def acknowledge(self, ack: int) -> SentChunk | None:
+        """Forget all below `ack`; returns the newest chunk this ACK newly covers (for the RTT)."""
+        chunks = self.chunks
+        head = self.head
+        newest: SentChunk | None = None
+        while head < len(chunks):
+            chunk = chunks[head]
+            if chunk.end > ack:
+                if chunk.seq >= ack:
+                    break
+                rest = chunk.cut(ack)
+                if chunk.status == LOST:
+                    self.lost.appendleft(rest)
+                chunks[head] = rest
+                head -= 1
+            if chunk.status == IN_FLIGHT:
+                self.in_flight -= chunk.end - chunk.seq
+                newest = chunk
+            elif chunk.status == SACKED:
+                self.sacked_bytes -= chunk.end - chunk.seq
+            else:
+                newest = chunk
+                chunk.status = IN_FLIGHT  # no longer wanted by the lost queue
+            chunk.seq = chunk.end  # marks it as gone for the lost queue
+            head += 1
+        self.head = head
+        if head > 64 and head * 2 > len(chunks):
+            del chunks[:head]
+            self.head = 0
+        if self.sacked:
+            self.sacked.drop_below(ack)
+        return newest
+
+    def _split_at(self, seq: int) -> int:
+        """Index of the chunk that starts at or after `seq`, cutting the one that straddles it."""
+        chunks = self.chunks
+        index = bisect_right(chunks, seq, lo=self.head, key=_seq) - 1
+        if index < self.head:
+            return self.head
+        chunk = chunks[index]
+        if chunk.seq == seq:
+            return index
+        if chunk.end <= seq:
+            return index + 1
+        rest = chunk.cut(seq)
+        chunks.insert(index + 1, rest)
+        if chunk.status == LOST:
+            self.lost.append(rest)
+        return index + 1
+
+    def select(self, start: int, end: int) -> SentChunk | None:
+        """Mark [start, end) as selectively acknowledged; returns the newest chunk newly covered.
+
+        The range must lie within what is outstanding.
+        """
+        newest: SentChunk | None = None
+        for gap_start, gap_end in self.sacked.missing(start, end):
+            index = self._split_at(gap_start)
+            stop = self._split_at(gap_end)
+            for chunk in self.chunks[index:stop]:
+                size = chunk.end - chunk.seq
+                if chunk.status == IN_FLIGHT:
+                    self.in_flight -= size
+                chunk.status = SACKED
+                self.sacked_bytes += size
+                newest = chunk
+        if newest is not None:
+            self.sacked.add(start, end)
+        return newest
+
+    def mark_lost(self, chunk: SentChunk) -> None:
+        """Take the chunk out of the pipe and queue it for retransmission."""
+        if chunk.status == IN_FLIGHT:
+            self.in_flight -= chunk.end - chunk.seq
+            chunk.status = LOST
+            self.lost.append(chunk)
+
+    def mark_first_lost(self, size: int) -> bool:
+        """Mark up to `size` bytes at SND.UNA as lost; whether there were any to mark."""
+        if not self:
+            return False
+        chunk = self.first()
+        if chunk.status != IN_FLIGHT:
+            return False
+        if chunk.end - chunk.seq > size:
+            self._split_at(chunk.seq + size)
+        self.mark_lost(chunk)
+        return True
+
+    def mark_by_sack(self, mss: int) -> bool:
+        """RFC 6675 IsLost: lost is what has more than (DupThresh - 1) * SMSS sacked above it.
+
+        Chunks already retransmitted are left to the retransmission timer, as RFC 6675 does.
+        Returns whether anything was newly marked.
+        """
+        threshold = (DUP_THRESH - 1) * mss
+        above = 0
+        edge = -1
+        starts, ends = self.sacked.starts, self.sacked.ends
+        for index in range(len(starts) - 1, -1, -1):
+            above += ends[index] - starts[index]
+            if above > threshold:
+                edge = starts[index]
+                break
+        if edge <= self.loss_edge:
+            return False
+        marked = False
+        chunks = self.chunks
+        index = max(self.head, bisect_right(chunks, self.loss_edge, lo=self.head, key=_seq) - 1)
+        self.loss_edge = edge
+        while index < len(chunks):
+            chunk = chunks[index]
+            if chunk.seq >= edge:
+                break
+            if chunk.status == IN_FLIGHT and not chunk.retransmissions:
+                self.mark_lost(chunk)
+                marked = True
+            elif chunk.status == SACKED:
+                # Jump over the sacked run instead of walking it on each ACK.
+                run = self.sacked.containing(chunk.seq)
+                if run is not None:
+                    index = bisect_right(chunks, run[1] - 1, lo=index, key=_seq) - 1
+            index += 1
+        return marked
+
+    def mark_all_lost(self) -> None:
+        """RFC 6298 (5.4) with RFC 6675 §5.1: after a time-out all that is not sacked is resent."""
+        self.lost.clear()
+        for chunk in self.chunks[self.head :]:
+            if chunk.status != SACKED:
+                if chunk.status == IN_FLIGHT:
+                    self.in_flight -= chunk.end - chunk.seq
+                chunk.status = LOST
+                chunk.retransmissions = 0
+                self.lost.append(chunk)
+
+    def forget_sack(self) -> None:
+        """The receiver reneged (RFC 2018 §8): treat what was sacked as outstanding again."""
+        for chunk in self.chunks[self.head :]:
+            if chunk.status == SACKED:
+                chunk.status = LOST
+        self.sacked.clear()
+        self.sacked_bytes = 0
+        self.loss_edge = -1
+        self.mark_all_lost()
+
+    def next_lost(self) -> SentChunk | None:
+        """The first chunk that waits for retransmission, left in the queue."""
+        lost = self.lost
+        while lost:
+            chunk = lost[0]
+            if chunk.status == LOST and chunk.seq < chunk.end:
+                return chunk
+            lost.popleft()
+        return None
+
+    def resend(self, chunk: SentChunk, size: int, now: int) -> SentChunk:
+        """Put up to `size` bytes of a lost chunk back in flight; returns the part to transmit."""
+        self.lost.popleft()
+        if chunk.end - chunk.seq > size:
+            index = bisect_right(self.chunks, chunk.seq, lo=self.head, key=_seq) - 1
+            rest = chunk.cut(chunk.seq + size)
+            self.chunks.insert(index + 1, rest)
+            self.lost.appendleft(rest)
+        chunk.status = IN_FLIGHT
+        chunk.retransmissions += 1
+        chunk.sent_at = now
+        self.in_flight += chunk.end - chunk.seq
+        return chunk

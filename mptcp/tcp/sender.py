@@ -1,0 +1,253 @@
+"""The sending half of a TCP connection: SND variables, recovery, the retransmission timer.
+
+Sequence numbers are unbounded integers that are congruent to the wire's modulo 2^32; they begin at
+the 32-bit ISS and never wrap (see `wire.seq`).
+
+    SND.UNA          SND.NXT            SND.UNA + SND.WND
+       |  in flight     |  may be sent        |
+       v                v                     v
+   ----+----------------+---------------------+----     (RFC 9293 §3.3.1, figure 3)
+
+Recovery is RFC 6675 with SACK and RFC 6582 (NewReno) without. Growth counts the bytes each ACK
+covers, and only when the window was in use (RFC 7661's problem statement; Linux's test).
+"""
+
+from __future__ import annotations
+
+import enum
+
+from mptcp.tcp.congestion import CongestionControl
+from mptcp.tcp.rtt import RttEstimator
+from mptcp.tcp.scoreboard import DUP_THRESH, IN_FLIGHT, Scoreboard, SentChunk
+from mptcp.tcp.state import NEVER
+
+
+class Recovery(enum.Enum):
+    """What the sender is doing about loss."""
+
+    OPEN = 0
+    FAST = 1  # fast recovery (RFC 6675 §5, RFC 6582 §3.2)
+    LOSS = 2  # after a time-out (RFC 5681 §3.1)
+
+
+class Sender:
+    """SND state of one connection."""
+
+    __slots__ = (
+        "board",
+        "bytes_acked",
+        "bytes_retransmitted",
+        "bytes_sent",
+        "cc",
+        "dup_acks",
+        "iss",
+        "mss",
+        "nxt",
+        "recovery",
+        "recovery_point",
+        "rto_deadline",
+        "rtt",
+        "sack_ok",
+        "timeouts",
+        "una",
+        "wl1",
+        "wl2",
+        "wnd",
+        "wnd_max",
+        "wscale",
+    )
+
+    def __init__(self, iss: int, mss: int, cc: CongestionControl, rtt: RttEstimator) -> None:
+        self.iss = iss
+        self.una = iss  # SND.UNA
+        self.nxt = iss  # SND.NXT
+        self.wnd = 0  # SND.WND, already scaled
+        self.wnd_max = 0  # largest SND.WND seen (RFC 9293 §3.8.6.2.1)
+        self.wl1 = 0  # SND.WL1: seq of the segment that last updated the window
+        self.wl2 = 0  # SND.WL2: its ack
+        self.wscale = 0  # Snd.Wind.Shift (RFC 7323 §2.2)
+        self.sack_ok = False
+        self.mss = mss  # largest segment the path and the peer take, options included
+        self.cc = cc
+        self.rtt = rtt
+        self.board = Scoreboard()
+        self.recovery = Recovery.OPEN
+        self.recovery_point = iss  # RFC 6675 RecoveryPoint / RFC 6582 recover
+        self.dup_acks = 0
+        self.timeouts = 0  # consecutive expiries of the retransmission timer
+        self.rto_deadline = NEVER
+        self.bytes_sent = 0
+        self.bytes_acked = 0
+        self.bytes_retransmitted = 0
+
+    # -- sending -------------------------------------------------------------------------------
+
+    def window_room(self) -> int:
+        """Bytes the peer's window still allows (RFC 9293 §3.8.6.2.1: the usable window)."""
+        return self.una + self.wnd - self.nxt
+
+    def congestion_room(self) -> int:
+        """Bytes the congestion window still allows (RFC 6675: cwnd - pipe)."""
+        room = self.cc.cwnd - self.board.in_flight
+        if not self.sack_ok and self.recovery is Recovery.FAST:
+            # RFC 6582 §3.2 steps 2-4: without SACK each duplicate ACK says one segment has left.
+            room += self.dup_acks * self.mss
+        return room
+
+    def on_sent(self, chunk: SentChunk) -> None:
+        """A chunk at SND.NXT goes out for the first time."""
+        self.board.add(chunk)
+        self.nxt = chunk.end
+        self.bytes_sent += chunk.end - chunk.seq
+        if self.rto_deadline == NEVER:
+            self.rto_deadline = chunk.sent_at + self.rtt.rto  # RFC 6298 (5.1)
+
+    def resend(self, chunk: SentChunk, size: int, now: int) -> SentChunk:
+        """Put up to `size` bytes of a lost chunk in flight again."""
+        part = self.board.resend(chunk, size, now)
+        self.bytes_retransmitted += part.end - part.seq
+        if self.rto_deadline == NEVER:
+            self.rto_deadline = now + self.rtt.rto
+        return part
+
+    # -- acknowledgements ----------------------------------------------------------------------
+
+    def update_window(self, seq: int, ack: int, wnd: int) -> bool:
+        """RFC 9293 §3.10.7.4 fifth: take the window unless the segment is old."""
+        if self.wl1 < seq or (self.wl1 == seq and self.wl2 <= ack):
+            changed = wnd != self.wnd
+            self.wnd = wnd
+            self.wl1 = seq
+            self.wl2 = ack
+            if wnd > self.wnd_max:
+                self.wnd_max = wnd
+            return changed
+        return False
+
+    def on_ack(
+        self,
+        now: int,
+        ack: int,
+        sack: list[tuple[int, int]],
+        ts_rtt: int,
+        duplicate: bool,
+    ) -> int:
+        """Process an acceptable ACK (SND.UNA <= ack <= SND.NXT); returns the bytes it newly covers.
+
+        `sack` are unwrapped blocks within (ack, SND.NXT]; `ts_rtt` is the RTT by timestamps in µs
+        or -1; `duplicate` says whether the segment counts as a duplicate ACK (RFC 5681 §2).
+        """
+        board = self.board
+        acked = ack - self.una
+        in_flight_before = board.in_flight
+        newest: SentChunk | None = None
+        if acked > 0:
+            newest = board.acknowledge(ack)
+            self.una = ack
+            self.bytes_acked += acked
+            self.timeouts = 0
+            self.rtt.reset_back_off()
+        sacked_before = board.sacked_bytes
+        for start, end in sack:
+            covered = board.select(start, end)
+            if covered is not None and (newest is None or covered.sent_at > newest.sent_at):
+                newest = covered
+        newly_sacked = board.sacked_bytes > sacked_before
+        # RFC 6298 §3 (Karn): a chunk sent once gives an exact sample; timestamps (in ms) serve
+        # where the chunk was sent more than once.
+        if newest is not None:
+            if not newest.retransmissions:
+                self.rtt.sample(now - newest.sent_at)
+            elif ts_rtt >= 0 and acked > 0:
+                self.rtt.sample(ts_rtt)
+            self.cc.srtt = self.rtt.srtt
+        if acked > 0:
+            self._advance(acked, in_flight_before, newly_sacked or bool(board.sacked))
+            self.rto_deadline = now + self.rtt.rto if board else NEVER  # RFC 6298 (5.2), (5.3)
+        elif newly_sacked or (duplicate and not self.sack_ok):
+            self.dup_acks += 1
+        self._detect_loss(in_flight_before)
+        return acked
+
+    def _advance(self, acked: int, in_flight_before: int, sacking: bool) -> None:
+        """SND.UNA moved: leave recovery or grow the window."""
+        cc = self.cc
+        if self.recovery is Recovery.OPEN:
+            self.dup_acks = 0
+        elif self.una >= self.recovery_point:
+            self.recovery = Recovery.OPEN
+            self.dup_acks = 0
+            cc.on_recovered()
+        elif self.recovery is Recovery.FAST:
+            if not self.sack_ok:
+                # RFC 6582 §3.2 step 3, partial ACK: the next hole is lost too.
+                self.dup_acks = max(0, self.dup_acks - max(1, acked // self.mss))
+                self.board.mark_first_lost(self.mss)
+            return
+        # Grow only when the window was the limit: in slow start when at least half of it was in
+        # flight, later when less than a segment or two was left (as Linux's is_cwnd_limited).
+        if cc.in_slow_start:
+            limited = 2 * in_flight_before >= cc.cwnd
+        else:
+            limited = in_flight_before + 2 * self.mss >= cc.cwnd or in_flight_before * 4 >= (
+                cc.cwnd * 3
+            )
+        if limited or self.recovery is Recovery.LOSS:
+            cc.on_ack(acked)
+
+    def _detect_loss(self, in_flight_before: int) -> None:
+        """Enter or continue fast recovery."""
+        board = self.board
+        if not board:
+            return
+        if self.sack_ok:
+            lost = bool(board.sacked) and board.mark_by_sack(self.mss)
+            if (
+                not lost
+                and self.recovery is Recovery.OPEN
+                and self.dup_acks >= DUP_THRESH
+                and board.first().status == IN_FLIGHT
+                and not board.first().retransmissions
+            ):
+                # RFC 6675 §5 (2): three duplicate ACKs though the sacked segments are small.
+                lost = board.mark_first_lost(self.mss)
+        else:
+            # RFC 6582 §3.2 step 1: only once per window of data.
+            lost = (
+                self.dup_acks == DUP_THRESH
+                and self.recovery is Recovery.OPEN
+                and self.una > self.recovery_point - 1
+                and board.mark_first_lost(self.mss)
+            )
+        if lost and self.recovery is Recovery.OPEN:
+            self.recovery = Recovery.FAST
+            self.recovery_point = self.nxt
+            self.cc.on_loss(in_flight_before)
+
+    def on_timeout(self, now: int) -> None:
+        """The retransmission timer expired (RFC 6298 §5.4-5.6)."""
+        board = self.board
+        first = self.timeouts == 0
+        in_flight = board.in_flight
+        if first and board and board.first().status != IN_FLIGHT and board.sacked:
+            # RFC 2018 §8: SND.UNA itself is sacked, so the receiver has discarded what it held.
+            if board.sacked.containing(self.una) is not None:
+                board.forget_sack()
+        board.mark_all_lost()
+        self.timeouts += 1
+        self.rtt.back_off()
+        self.dup_acks = 0
+        self.recovery = Recovery.LOSS
+        self.recovery_point = self.nxt
+        self.cc.on_timeout(in_flight, first=first)
+        self.rto_deadline = now + self.rtt.rto
+
+    def on_refused(self, chunk: SentChunk) -> None:
+        """The device refused the packet: it counts as a loss (design: a write may fail)."""
+        if chunk.status == IN_FLIGHT and chunk.seq >= self.una and chunk.seq < chunk.end:
+            in_flight = self.board.in_flight
+            self.board.mark_lost(chunk)
+            if self.recovery is Recovery.OPEN:
+                self.recovery = Recovery.FAST
+                self.recovery_point = self.nxt
+                self.cc.on_loss(in_flight)

@@ -209,6 +209,8 @@ class MetaSocket:
     def available(self, subflow: Subflow) -> int:
         """Bytes that wait for a subflow, windows not considered; 0 when it may not send any."""
         tx = self.tx
+        if self.fallback:
+            return tx.queued
         if tx.reinject and not subflow.stale:
             item = tx.reinjection_for(subflow)
             if item is not None:

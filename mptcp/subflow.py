@@ -145,7 +145,7 @@ class Subflow(TcpConnection):
         state = self.state
         return (
             (state is State.ESTABLISHED or state is State.CLOSE_WAIT)
-            and (not self.fin_queued or not self.mptcp)
+            and not self.fin_queued
             and not self.snd.timeouts
             and (self.fully_established or not self.is_join)
         )
@@ -175,6 +175,11 @@ class Subflow(TcpConnection):
         if self.is_join and not self.fully_established:
             return 0
         return self.meta.available(self)
+
+    def has_unsent(self) -> bool:
+        # A subflow is closed when everything is acknowledged, or by itself; only in plain TCP
+        # does its FIN end the data.
+        return not self.mptcp and self.meta.tx.queued > 0
 
     def send_window(self) -> int:
         return min(self.snd.window_room(), self.meta.send_window(self))
@@ -250,6 +255,10 @@ class Subflow(TcpConnection):
         if room < 12:
             return []
         return [Dss(meta.data_ack(), meta.ack_64).emit()]
+
+    def may_signal(self) -> bool:
+        # MP_CAPABLE or MP_JOIN with keys leaves no room; they go until the peer confirms.
+        return self.fully_established or self.role in (Role.INITIAL_PASSIVE, Role.JOIN_PASSIVE)
 
     def _syn_option(self, kind: Kind) -> bytes:
         meta = self.meta

@@ -118,6 +118,10 @@ class TcpConnection:
         """Bytes the upper layer would let this connection send now."""
         return 0
 
+    def has_unsent(self) -> bool:
+        """Whether data is still to come that a FIN has to wait for."""
+        return self.queued() > 0
+
     def pull(self, limit: int, now: int) -> tuple[list[memoryview], object | None] | None:
         """Give up to `limit` new bytes and the mapping to keep with them; None for nothing."""
         return None
@@ -136,6 +140,10 @@ class TcpConnection:
     def extra_options_length(self) -> int:
         """The most `extra_options` takes on a data segment, padded."""
         return 0
+
+    def may_signal(self) -> bool:
+        """Whether the options in `controls` fit beside what a bare ACK must carry now."""
+        return True
 
     def on_options(self, seg: Segment, now: int) -> bool:
         """Look at an acceptable segment before its payload; False drops the rest of it."""

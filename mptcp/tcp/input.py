@@ -121,7 +121,11 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
                 conn.syn_pending = True
                 conn.host.mark_ready(conn)
             return False
-        # Zero-window probes and old duplicates: answer with what we have (§3.10.7.4).
+        # Zero-window probes and old duplicates: answer with what we have (§3.10.7.4). A repeat
+        # of what was acknowledged updates TS.Recent as in Linux, or the echo would make the
+        # peer measure its own time-out as an RTT (RFC 7323 §4.3 leaves this case to R2).
+        if seq < rcv_nxt:
+            _update_ts_recent(conn, seg, seq, now)
         if length == 0 and conn.state is not State.SYN_RECEIVED:
             _take_ack(conn, seg, seq, now)
         conn.ack_now()

@@ -79,8 +79,8 @@ def options_for(
     # On bare ACKs only: a data segment is already as long as the MTU allows, and a hole makes each
     # arrival send a bare ACK anyway.
     if kind is Kind.ACK and conn.reassembly.starts and conn.snd.sack_ok:
-        blocks = conn.reassembly.sack_blocks(min(4, (room - 4) // 8))
-        if blocks:
+        limit = min(4, (room - 4) // 8)
+        if limit > 0 and (blocks := conn.reassembly.sack_blocks(limit)):
             options.append(sack_option([(s & MASK32, e & MASK32) for s, e in blocks]))
     return emit_options(options)
 
@@ -190,7 +190,7 @@ def poll_output(conn: TcpConnection, now: int) -> Transmit | None:
         sent = _poll_data(conn, now)
         if sent is not None:
             return sent
-    if conn.controls:
+    if conn.controls and conn.may_signal():
         if conn.acks_owed:
             conn.acks_owed -= 1
         return send_ack(conn, now, conn.controls.popleft())
@@ -289,7 +289,7 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
         elif window < min(segment, available) and not snd.board:
             _arm_persist(conn, now)
         return None
-    if conn.fin_queued and not conn.fin_sent and available == 0:
+    if conn.fin_queued and not conn.fin_sent and not conn.has_unsent():
         return _send_fin(conn, now)
     return None
 

@@ -35,7 +35,17 @@ _seq = attrgetter("seq")
 class SentChunk:
     """A contiguous part of the sequence space that was sent in one go."""
 
-    __slots__ = ("end", "fin", "mapping", "parts", "retransmissions", "sent_at", "seq", "status")
+    __slots__ = (
+        "end",
+        "fin",
+        "mapping",
+        "parts",
+        "resent",
+        "retransmissions",
+        "sent_at",
+        "seq",
+        "status",
+    )
 
     def __init__(
         self,
@@ -55,6 +65,9 @@ class SentChunk:
         self.fin = fin
         self.status = IN_FLIGHT
         self.retransmissions = 0
+        """Times sent again since the last time-out (loss detection)."""
+        self.resent = False
+        """Ever sent again: an ACK says nothing of the RTT (RFC 6298 §3, Karn)."""
 
     def __repr__(self) -> str:
         status = ("in flight", "lost", "sacked")[self.status]
@@ -66,6 +79,7 @@ class SentChunk:
         rest = SentChunk(at, self.end, right, self.mapping, self.sent_at, self.fin)
         rest.status = self.status
         rest.retransmissions = self.retransmissions
+        rest.resent = self.resent
         self.parts = left
         self.end = at
         self.fin = False
@@ -113,7 +127,11 @@ class Scoreboard:
         self.in_flight += chunk.end - chunk.seq
 
     def acknowledge(self, ack: int) -> SentChunk | None:
-        """Forget all below `ack`; returns the newest chunk this ACK newly covers (for the RTT)."""
+        """Forget all below `ack`; returns the newest chunk this ACK newly covers (for the RTT).
+
+        When the ACK covers anything that was sent again, a chunk that was is returned: the others
+        may have waited at the receiver behind the hole.
+        """
         chunks = self.chunks
         head = self.head
         newest: SentChunk | None = None
@@ -129,11 +147,13 @@ class Scoreboard:
                 head -= 1
             if chunk.status == IN_FLIGHT:
                 self.in_flight -= chunk.end - chunk.seq
-                newest = chunk
+                if newest is None or not newest.resent:
+                    newest = chunk
             elif chunk.status == SACKED:
                 self.sacked_bytes -= chunk.end - chunk.seq
             else:
-                newest = chunk
+                if newest is None or not newest.resent:
+                    newest = chunk
                 chunk.status = IN_FLIGHT  # no longer wanted by the lost queue
             chunk.seq = chunk.end  # marks it as gone for the lost queue
             head += 1
@@ -278,6 +298,7 @@ class Scoreboard:
             self.lost.appendleft(rest)
         chunk.status = IN_FLIGHT
         chunk.retransmissions += 1
+        chunk.resent = True
         chunk.sent_at = now
         self.in_flight += chunk.end - chunk.seq
         return chunk

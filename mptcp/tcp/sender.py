@@ -150,13 +150,13 @@ class Sender:
         sacked_before = board.sacked_bytes
         for start, end in sack:
             covered = board.select(start, end)
-            if covered is not None and (newest is None or covered.sent_at > newest.sent_at):
+            if covered is not None and newest is None:
                 newest = covered
         newly_sacked = board.sacked_bytes > sacked_before
         # RFC 6298 §3 (Karn): a chunk sent once gives an exact sample; timestamps (in ms) serve
         # where the chunk was sent more than once.
         if newest is not None:
-            if not newest.retransmissions:
+            if not newest.resent:
                 self.rtt.sample(now - newest.sent_at)
             elif ts_rtt >= 0 and acked > 0:
                 self.rtt.sample(ts_rtt)

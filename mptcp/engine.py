@@ -1,0 +1,515 @@
+"""The engine: a `Stack` driven by asyncio and TUN devices.
+
+Sole owner of device descriptors, of the clock, of entropy and of the place in the event loop; the
+stack below has none of them and the streams above reach them only through here.
+
+A wake-up is one turn of `_pump`: packets are read first (at most `BUDGET`, each stamped when it is
+read), then events go to their handlers, what the stack wants to send is written (at most `BUDGET`
+packets; what is left waits for the next turn of the loop, so that other tasks run), and the one
+timer is re-armed, which touches the loop only when the deadline has become earlier.
+
+Invariants
+  * Whoever calls the stack outside `_pump` calls `schedule()` after it; calls are coalesced.
+  * `_armed` is never later than the stack's deadline between two turns.
+  * After `stop()`, however it was reached, nothing is left: reader, timer, device, address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, TypeVar
+
+from mptcp import streams
+from mptcp.config import Config
+from mptcp.engine_interfaces import DeviceFactory, Interface, Port, open_tun
+from mptcp.events import Accepted, Event
+from mptcp.info import MptcpInfo, mptcp_info
+from mptcp.meta_socket import MetaSocket
+from mptcp.path_manager.base import path_managers
+from mptcp.scheduler import schedulers
+from mptcp.stack import Listener, Offload, Stack
+from mptcp.tcp.congestion import controllers
+from mptcp.tcp.host import Transmit
+from mptcp.tun.device import (
+    F_DATA_VALID,
+    F_NEEDS_CSUM,
+    GSO_ECN,
+    VNET_HDR,
+    VNET_HDR_LEN,
+    VNET_HDR_NONE,
+    DeviceError,
+)
+from mptcp.tun.pcap import PcapWriter
+
+__all__ = ["Engine", "Interface", "run"]
+
+BUDGET: Final = 64
+"""Packets read, and packets written, in one turn."""
+CACHE_LIMIT: Final = 4096
+"""Entries of a cache that packets fill; then it starts anew."""
+LINGER_S: Final = 1.0
+NEVER: Final = 1 << 63
+MAX_SLEEP_US: Final = 3_600_000_000
+
+logger = logging.getLogger("mptcp.engine")
+T = TypeVar("T")
+
+
+def clock() -> int:
+    """Monotonic microseconds: the `now` of every call into the stack."""
+    return time.monotonic_ns() // 1000
+
+
+class Handler(Protocol):
+    """Takes the events of one connection."""
+
+    def handle_event(self, event: Event) -> None:
+        """`poll_event()` returned `event` for the connection."""
+
+    def is_closing(self) -> bool:
+        """The application is done with the connection, and its end is awaited."""
+
+
+class Engine:
+    """A stack that lives in the running event loop. Use it with `async with`."""
+
+    def __init__(
+        self,
+        interfaces: Sequence[Interface] = (),
+        config: Config | None = None,
+        *,
+        pcap: str | os.PathLike[str] | PcapWriter | None = None,
+        device_factory: DeviceFactory = open_tun,
+        linger: float = LINGER_S,
+    ) -> None:
+        """`pcap` captures every packet of every interface; a writer that is given stays open.
+
+        `linger`: seconds that `stop()` grants to connections which the application has closed
+        and whose peer has not.
+        Raises ValueError for two interfaces of one name.
+        """
+        names = [interface.name for interface in interfaces]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two interfaces are called {name}: give each its own name")
+        for registry in (schedulers, controllers, path_managers):
+            registry.load_entry_points()
+        self.config = config or Config()
+        self.stack = Stack(self.config, os.urandom, now=clock())
+        self.handlers: dict[MetaSocket, Handler] = {}
+        """Who takes the events of a connection."""
+        self.acceptors: dict[Listener, Callable[[MetaSocket], None]] = {}
+        """Who takes the connections of a listener."""
+        self.lingering: dict[MetaSocket, Callable[[], None]] = {}
+        """Called at each turn, until removed, for connections that are closed for the application
+        and not yet flushed."""
+        self.on_event: Callable[[Event], None] | None = None
+        """Sees every event before its handler does (logging)."""
+        self.ports: dict[int, Port] = {}
+        self._descriptions = list(interfaces)
+        self._factory = device_factory
+        self._linger = linger
+        self._pcap_target = pcap
+        self._pcap: PcapWriter | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._numbers = 0
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = NEVER
+        self._turn: asyncio.Future[None] | None = None
+        self._offloads: dict[bytes, Offload] = {}
+        self._headers: dict[tuple[int, int, int, int], bytes] = {}
+        self._failures = 0
+        self._failure_at = -NEVER
+
+    # -- life ----------------------------------------------------------------------------------
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop the engine runs in. Raises RuntimeError when it does not run."""
+        if self._loop is None:
+            raise RuntimeError("the engine is not running: use `async with` or await start()")
+        return self._loop
+
+    async def start(self) -> None:
+        """Open the interfaces. Raises DeviceError or ValueError in one line; nothing stays then."""
+        if self._loop is not None:
+            raise RuntimeError("the engine is running already")
+        self._loop = asyncio.get_running_loop()
+        try:
+            target = self._pcap_target
+            if target is not None:
+                self._pcap = target if isinstance(target, PcapWriter) else PcapWriter(target)
+            for description in self._descriptions:
+                self.add_interface(description)
+        except BaseException:
+            self._shut_down()
+            raise
+
+    async def stop(self) -> None:
+        """End everything and take everything back. Idempotent.
+
+        Connections that the application has closed get up to `linger` seconds to end in good
+        order; the others are reset. A cancellation cuts the wait short and still cleans up.
+        """
+        if self._loop is None:
+            return
+        try:
+            for acceptor in list(self.acceptors):
+                acceptor.close()
+            self.acceptors.clear()
+            try:
+                async with asyncio.timeout(self._linger):
+                    while self._closing():
+                        self._turn = self._loop.create_future()
+                        self.schedule()
+                        await self._turn
+            except TimeoutError:
+                logger.info("connections that did not end in time are reset")
+        finally:
+            self._turn = None
+            self._shut_down()
+        # connection_lost() of what was reset has been scheduled: let it run, and its readers.
+        for _ in range(2):
+            await asyncio.sleep(0)
+
+    def _closing(self) -> bool:
+        if any(handler.is_closing() for handler in self.handlers.values()):
+            return True
+        return any(meta.app_closed for meta in self.stack.metas)
+
+    def _shut_down(self) -> None:
+        """The part of `stop()` that cannot be interrupted: no await in it."""
+        for listener in list(self.stack.listeners.values()):
+            listener.close()
+        self.acceptors.clear()
+        for meta in list(self.stack.metas):
+            meta.abort()
+        try:
+            self._scheduled = True  # nothing is to be scheduled any more
+            self._dispatch()
+            while self.ports and self._transmit():  # the resets
+                pass
+            self._dispatch()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._armed = NEVER
+            for number in list(self.ports):
+                self._detach(number)
+            if self._pcap is not None and self._pcap is not self._pcap_target:
+                self._pcap.close()
+            self._pcap = None
+            self._loop = None
+            self._scheduled = False
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # -- interfaces ----------------------------------------------------------------------------
+
+    def add_interface(self, interface: Interface) -> None:
+        """Attach one more interface to the running engine.
+
+        Raises DeviceError when its device cannot be opened, ValueError when its name or one of its
+        addresses is taken, RuntimeError when the engine does not run.
+        """
+        loop = self.loop
+        if any(port.description.name == interface.name for port in self.ports.values()):
+            raise ValueError(f"an interface {interface.name} is there already: choose another name")
+        attachment = self._factory(interface)
+        try:
+            self._numbers += 1
+            port = Port(self._numbers, interface, attachment)
+            self.stack.interface_up(clock(), port.core)
+            loop.add_reader(port.device.fileno(), self._readable, port)
+        except BaseException:
+            self.stack.interface_down(clock(), self._numbers)
+            attachment.close()
+            raise
+        self.ports[port.number] = port
+        self.schedule()
+
+    def remove_interface(self, name: str) -> None:
+        """Detach an interface: its subflows end, its device closes. Raises KeyError."""
+        port = self._named(name)
+        self.stack.interface_down(clock(), port.number)
+        self._transmit()  # what its subflows and the others have to say about it
+        self._detach(port.number)
+        self.schedule()
+
+    def interface_down(self, name: str) -> None:
+        """Stop using an interface, its device stays open: its subflows end. Raises KeyError."""
+        self.stack.interface_down(clock(), self._named(name).number)
+        self.schedule()
+
+    def interface_up(self, name: str) -> None:
+        """Use an interface again after `interface_down()`. Raises KeyError."""
+        self.stack.interface_up(clock(), self._named(name).core)
+        self.schedule()
+
+    def _named(self, name: str) -> Port:
+        for port in self.ports.values():
+            if port.description.name == name:
+                return port
+        raise KeyError(f"there is no interface {name}")
+
+    def _detach(self, number: int) -> None:
+        port = self.ports.pop(number)
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(port.device.fileno())
+        try:
+            port.attachment.close()
+        except OSError as error:
+            logger.warning("interface %s was not put back: %s", port.description.name, error)
+
+    def _lost(self, port: Port, error: DeviceError) -> None:
+        """The device was deleted under us: a path less, and the others go on."""
+        if self.ports.get(port.number) is port:
+            logger.warning("%s; its subflows end", error)
+            self.stack.interface_down(clock(), port.number)
+            self._detach(port.number)
+            self.schedule()
+
+    # -- the turn ------------------------------------------------------------------------------
+
+    def schedule(self) -> None:
+        """Have one turn run soon: the stack may have something to send or to tell."""
+        if not self._scheduled and self._loop is not None:
+            self._scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _readable(self, port: Port) -> None:
+        """The device has packets: the wake-up that counts."""
+        read = port.device.read
+        handle = self.stack.handle_packet
+        number = port.number
+        offloads = self._offloads
+        pcap = self._pcap
+        for _ in range(BUDGET):
+            try:
+                packet = read()
+                if packet is None:
+                    break
+                now = time.monotonic_ns() // 1000
+                view = memoryview(packet)
+                offload = offloads.get(packet[:VNET_HDR_LEN])
+                if offload is None:
+                    offload = self._learn_offload(packet[:VNET_HDR_LEN])
+                if pcap is not None:
+                    self._capture(view[VNET_HDR_LEN:])
+                handle(now, number, view[VNET_HDR_LEN:], offload)
+            except DeviceError as error:
+                self._lost(port, error)
+                break
+            except Exception:
+                self._log_failure("a packet")
+        self._pump()
+
+    def _learn_offload(self, header: bytes) -> Offload:
+        """What a virtio_net_hdr says to the stack; the few there are come again and again."""
+        flags, gso_type, _, gso_size, _, _ = VNET_HDR.unpack(header)
+        offload = Offload(
+            bool(flags & (F_NEEDS_CSUM | F_DATA_VALID)),
+            gso_size if gso_type & ~GSO_ECN else 0,
+            bool(gso_type & GSO_ECN),
+        )
+        if len(self._offloads) >= CACHE_LIMIT:
+            self._offloads.clear()
+        self._offloads[header] = offload
+        return offload
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._armed = NEVER
+        try:
+            # Early (a loop's timers have a grain of 1 ms) it does nothing, and is armed again.
+            self.stack.handle_timeout(clock())
+        except Exception:
+            self._log_failure("a timer")
+        self._pump()
+
+    def _pump(self) -> None:
+        """Events out, packets out, timer. See the module's text."""
+        if self._loop is None:
+            return
+        # What handlers ask of the stack goes out in this very turn.
+        self._scheduled = True
+        for check in list(self.lingering.values()):
+            check()
+        self._dispatch()
+        self._scheduled = False
+        more = self._transmit()
+        if self._dispatch() or more:
+            self.schedule()
+        self._arm()
+        turn = self._turn
+        if turn is not None and not turn.done():
+            turn.set_result(None)
+
+    def _dispatch(self) -> bool:
+        """Hand all events to whoever waits for them; whether there were any."""
+        poll = self.stack.poll_event
+        handlers = self.handlers
+        any_event = False
+        while (event := poll()) is not None:
+            any_event = True
+            try:
+                if self.on_event is not None:
+                    self.on_event(event)
+                handler = handlers.get(event.connection)
+                if handler is not None:
+                    handler.handle_event(event)
+                elif type(event) is Accepted:
+                    acceptor = self.acceptors.get(event.listener)
+                    if acceptor is not None:
+                        acceptor(event.connection)
+                    else:  # the listener was closed meanwhile
+                        event.connection.abort()
+            except Exception:
+                self._log_failure(type(event).__name__)
+        return any_event
+
+    def _transmit(self) -> bool:
+        """Write what the stack has; True when the budget ended before the packets did."""
+        stack = self.stack
+        ports = self.ports
+        headers = self._headers
+        try:
+            for _ in range(BUDGET):
+                now = time.monotonic_ns() // 1000
+                transmit = stack.poll_transmit(now)
+                if transmit is None:
+                    return False
+                port = ports.get(transmit.interface)
+                if port is None:
+                    stack.transmit_refused(now, transmit)
+                    continue
+                header = transmit.header
+                if transmit.csum_start:
+                    key = (
+                        len(header),
+                        transmit.gso_type,
+                        transmit.gso_size,
+                        transmit.csum_start,
+                    )
+                    vnet = headers.get(key) or self._learn_header(key, transmit)
+                else:
+                    vnet = VNET_HDR_NONE
+                try:
+                    taken = port.device.write(vnet, [header, *transmit.payload])
+                except DeviceError as error:
+                    taken = False
+                    self._lost(port, error)
+                if not taken:
+                    stack.transmit_refused(now, transmit)
+                elif self._pcap is not None:
+                    self._capture(header, *transmit.payload)
+        except Exception:
+            self._log_failure("sending")
+            return False
+        return True
+
+    def _learn_header(self, key: tuple[int, int, int, int], transmit: Transmit) -> bytes:
+        """The virtio_net_hdr that has the kernel finish such a packet."""
+        length, gso_type, gso_size, csum_start = key
+        header = VNET_HDR.pack(
+            F_NEEDS_CSUM, gso_type, length, gso_size, csum_start, transmit.csum_offset
+        )
+        if len(self._headers) >= CACHE_LIMIT:
+            self._headers.clear()
+        self._headers[key] = header
+        return header
+
+    def _arm(self) -> None:
+        """Set the one timer, if it has to ring earlier than it would."""
+        deadline = self.stack.poll_timeout()
+        if deadline is None or deadline >= self._armed or self._loop is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        # Whole milliseconds, rounded up: uvloop would truncate, wake at once and spin. A day is
+        # too far for some loops; a wake-up that is too early is harmless.
+        wait = min(max(deadline - clock(), 0), MAX_SLEEP_US)
+        self._armed = deadline
+        self._timer = self._loop.call_later(math.ceil(wait / 1000) / 1000, self._on_timer)
+
+    def _capture(self, *parts: bytes | bytearray | memoryview) -> None:
+        assert self._pcap is not None
+        try:
+            self._pcap.write(time.time_ns() // 1000, *parts)
+        except (OSError, ValueError) as error:
+            logger.error("the capture ends here: %s", error)
+            self._pcap = None
+
+    def _log_failure(self, what: str) -> None:
+        """Called in an except block: an error of ours, which must neither stop nor flood."""
+        self._failures += 1
+        now = clock()
+        if now - self._failure_at >= 1_000_000:
+            self._failure_at = now
+            logger.exception("error while handling %s (%d so far)", what, self._failures)
+
+    # -- the application's side ----------------------------------------------------------------
+
+    def connections(self) -> list[MptcpInfo]:
+        """A snapshot of every connection."""
+        return [mptcp_info(meta) for meta in sorted(self.stack.metas, key=lambda m: m.number)]
+
+    async def open_connection(
+        self, host: str, port: int, **options: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """See `streams.open_connection`."""
+        return await streams.open_connection(self, host, port, **options)
+
+    async def start_server(
+        self,
+        client_connected_cb: streams.ClientConnected,
+        host: str | Sequence[str] | None = None,
+        port: int = 0,
+        **options: Any,
+    ) -> streams.Server:
+        """See `streams.start_server`."""
+        return await streams.start_server(self, client_connected_cb, host, port, **options)
+
+    async def create_connection(
+        self, protocol_factory: Callable[[], streams.P], host: str, port: int, **options: Any
+    ) -> tuple[asyncio.Transport, streams.P]:
+        """See `streams.create_connection`."""
+        return await streams.create_connection(self, protocol_factory, host, port, **options)
+
+    async def create_server(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: str | Sequence[str] | None = None,
+        port: int = 0,
+        **options: Any,
+    ) -> streams.Server:
+        """See `streams.create_server`."""
+        return await streams.create_server(self, protocol_factory, host, port, **options)
+
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+    """As `asyncio.run`, on uvloop where it is installed."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return asyncio.run(main, debug=debug)
+    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+        return runner.run(main)

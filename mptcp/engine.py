@@ -23,36 +23,26 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
-from mptcp import streams
 from mptcp.config import Config
-from mptcp.engine_interfaces import DeviceFactory, Interface, Port, open_tun
+from mptcp.driver import Handler
+from mptcp.engine_interfaces import DeviceFactory, Interface, Offloads, Port, VnetHeaders, open_tun
 from mptcp.events import Accepted, Event
 from mptcp.info import MptcpInfo, mptcp_info
 from mptcp.meta_socket import MetaSocket
 from mptcp.path_manager.base import path_managers
 from mptcp.scheduler import schedulers
-from mptcp.stack import Listener, Offload, Stack
+from mptcp.stack import Listener, Stack
+from mptcp.streams import StreamApi
 from mptcp.tcp.congestion import controllers
-from mptcp.tcp.host import Transmit
-from mptcp.tun.device import (
-    F_DATA_VALID,
-    F_NEEDS_CSUM,
-    GSO_ECN,
-    VNET_HDR,
-    VNET_HDR_LEN,
-    VNET_HDR_NONE,
-    DeviceError,
-)
+from mptcp.tun.device import VNET_HDR_LEN, VNET_HDR_NONE, DeviceError
 from mptcp.tun.pcap import PcapWriter
 
 __all__ = ["Engine", "Interface", "run"]
 
 BUDGET: Final = 64
 """Packets read, and packets written, in one turn."""
-CACHE_LIMIT: Final = 4096
-"""Entries of a cache that packets fill; then it starts anew."""
 LINGER_S: Final = 1.0
 NEVER: Final = 1 << 63
 MAX_SLEEP_US: Final = 3_600_000_000
@@ -66,17 +56,7 @@ def clock() -> int:
     return time.monotonic_ns() // 1000
 
 
-class Handler(Protocol):
-    """Takes the events of one connection."""
-
-    def handle_event(self, event: Event) -> None:
-        """`poll_event()` returned `event` for the connection."""
-
-    def is_closing(self) -> bool:
-        """The application is done with the connection, and its end is awaited."""
-
-
-class Engine:
+class Engine(StreamApi):
     """A stack that lives in the running event loop. Use it with `async with`."""
 
     def __init__(
@@ -123,8 +103,8 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._armed = NEVER
         self._turn: asyncio.Future[None] | None = None
-        self._offloads: dict[bytes, Offload] = {}
-        self._headers: dict[tuple[int, int, int, int], bytes] = {}
+        self._offloads = Offloads()
+        self._headers = VnetHeaders()
         self._failures = 0
         self._failure_at = -NEVER
 
@@ -309,9 +289,7 @@ class Engine:
                     break
                 now = time.monotonic_ns() // 1000
                 view = memoryview(packet)
-                offload = offloads.get(packet[:VNET_HDR_LEN])
-                if offload is None:
-                    offload = self._learn_offload(packet[:VNET_HDR_LEN])
+                offload = offloads[packet[:VNET_HDR_LEN]]
                 if pcap is not None:
                     self._capture(view[VNET_HDR_LEN:])
                 handle(now, number, view[VNET_HDR_LEN:], offload)
@@ -321,19 +299,6 @@ class Engine:
             except Exception:
                 self._log_failure("a packet")
         self._pump()
-
-    def _learn_offload(self, header: bytes) -> Offload:
-        """What a virtio_net_hdr says to the stack; the few there are come again and again."""
-        flags, gso_type, _, gso_size, _, _ = VNET_HDR.unpack(header)
-        offload = Offload(
-            bool(flags & (F_NEEDS_CSUM | F_DATA_VALID)),
-            gso_size if gso_type & ~GSO_ECN else 0,
-            bool(gso_type & GSO_ECN),
-        )
-        if len(self._offloads) >= CACHE_LIMIT:
-            self._offloads.clear()
-        self._offloads[header] = offload
-        return offload
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -402,16 +367,11 @@ class Engine:
                     stack.transmit_refused(now, transmit)
                     continue
                 header = transmit.header
+                vnet = VNET_HDR_NONE
                 if transmit.csum_start:
-                    key = (
-                        len(header),
-                        transmit.gso_type,
-                        transmit.gso_size,
-                        transmit.csum_start,
-                    )
-                    vnet = headers.get(key) or self._learn_header(key, transmit)
-                else:
-                    vnet = VNET_HDR_NONE
+                    vnet = headers[
+                        len(header), transmit.gso_type, transmit.gso_size, transmit.csum_start
+                    ]
                 try:
                     taken = port.device.write(vnet, [header, *transmit.payload])
                 except DeviceError as error:
@@ -425,17 +385,6 @@ class Engine:
             self._log_failure("sending")
             return False
         return True
-
-    def _learn_header(self, key: tuple[int, int, int, int], transmit: Transmit) -> bytes:
-        """The virtio_net_hdr that has the kernel finish such a packet."""
-        length, gso_type, gso_size, csum_start = key
-        header = VNET_HDR.pack(
-            F_NEEDS_CSUM, gso_type, length, gso_size, csum_start, transmit.csum_offset
-        )
-        if len(self._headers) >= CACHE_LIMIT:
-            self._headers.clear()
-        self._headers[key] = header
-        return header
 
     def _arm(self) -> None:
         """Set the one timer, if it has to ring earlier than it would."""
@@ -471,38 +420,6 @@ class Engine:
     def connections(self) -> list[MptcpInfo]:
         """A snapshot of every connection."""
         return [mptcp_info(meta) for meta in sorted(self.stack.metas, key=lambda m: m.number)]
-
-    async def open_connection(
-        self, host: str, port: int, **options: Any
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """See `streams.open_connection`."""
-        return await streams.open_connection(self, host, port, **options)
-
-    async def start_server(
-        self,
-        client_connected_cb: streams.ClientConnected,
-        host: str | Sequence[str] | None = None,
-        port: int = 0,
-        **options: Any,
-    ) -> streams.Server:
-        """See `streams.start_server`."""
-        return await streams.start_server(self, client_connected_cb, host, port, **options)
-
-    async def create_connection(
-        self, protocol_factory: Callable[[], streams.P], host: str, port: int, **options: Any
-    ) -> tuple[asyncio.Transport, streams.P]:
-        """See `streams.create_connection`."""
-        return await streams.create_connection(self, protocol_factory, host, port, **options)
-
-    async def create_server(
-        self,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
-        host: str | Sequence[str] | None = None,
-        port: int = 0,
-        **options: Any,
-    ) -> streams.Server:
-        """See `streams.create_server`."""
-        return await streams.create_server(self, protocol_factory, host, port, **options)
 
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:

@@ -13,19 +13,29 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from mptcp.addressing import parse_prefix
+from mptcp.stack import Offload
 from mptcp.tcp.host import Interface as CoreInterface
 from mptcp.tun.device import (
+    F_DATA_VALID,
+    F_NEEDS_CSUM,
+    GSO_ECN,
     MAX_MTU,
     MIN_MTU,
+    VNET_HDR,
     BytesLike,
     DeviceError,
     TunDevice,
     check_name,
 )
 from mptcp.tun.interface import configure_interface, kernel_side_address
+
+CACHE_LIMIT: Final = 4096
+"""Entries of a cache that packets fill; then it starts anew."""
+TCP_CHECKSUM_OFFSET: Final = 16
+"""Of the checksum in the TCP header (RFC 9293 §3.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +155,37 @@ def open_tun(interface: Interface) -> Attachment:
         device.close()
         raise
     return Attachment(device, configured.remove)
+
+
+class Offloads(dict[bytes, Offload]):
+    """What each virtio_net_hdr says to the stack; the few there are come again and again."""
+
+    def __missing__(self, header: bytes) -> Offload:
+        flags, gso_type, _, gso_size, _, _ = VNET_HDR.unpack(header)
+        if len(self) >= CACHE_LIMIT:
+            self.clear()
+        self[header] = offload = Offload(
+            bool(flags & (F_NEEDS_CSUM | F_DATA_VALID)),
+            gso_size if gso_type & ~GSO_ECN else 0,
+            bool(gso_type & GSO_ECN),
+        )
+        return offload
+
+
+class VnetHeaders(dict[tuple[int, int, int, int], bytes]):
+    """The virtio_net_hdr with which the kernel finishes a packet.
+
+    By header length, gso_type, gso_size and csum_start, as in a `Transmit`.
+    """
+
+    def __missing__(self, key: tuple[int, int, int, int]) -> bytes:
+        length, gso_type, gso_size, csum_start = key
+        if len(self) >= CACHE_LIMIT:
+            self.clear()
+        self[key] = header = VNET_HDR.pack(
+            F_NEEDS_CSUM, gso_type, length, gso_size, csum_start, TCP_CHECKSUM_OFFSET
+        )
+        return header
 
 
 class Port:

@@ -7,9 +7,9 @@ connection that has fallen back to TCP counts on in the same space, without tell
 (`chunks`), and B, not yet given to a subflow (`queue`). Subflows pull from B; what a subflow failed
 to deliver is offered to the others from `reinject`, ahead of B.
 
-`DataReceiver` holds the data in order that the application has not taken, and the reorder queue. Its
-window is one for the whole connection, anchored at DATA_ACK (RFC 8684 §3.3.1; per-subflow windows
-can deadlock: thesis §4.3.5).
+`DataReceiver` holds the data in order that the application has not taken, and the reorder queue.
+Its window is one for the whole connection, anchored at DATA_ACK (RFC 8684 §3.3.1; per-subflow
+windows can deadlock: thesis §4.3.5).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from mptcp.subflow import Subflow
 
 COALESCE: Final = 4096
-"""Writes and segments smaller than this are joined, so that one-byte ones do not cost a view each."""
+"""Writes and segments smaller than this are joined, so that one-byte ones do not cost a view
+each."""
 
 
 class DataChunk:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mptcp.events import Event
 from mptcp.meta_socket import MetaSocket
-from mptcp.stack import Listener, Stack
+from mptcp.stack import Stack
+
+if TYPE_CHECKING:
+    from mptcp.accepting import Listener
 
 
 class Handler(Protocol):

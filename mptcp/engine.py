@@ -23,7 +23,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from mptcp.config import Config
 from mptcp.driver import Handler
@@ -33,11 +33,14 @@ from mptcp.info import MptcpInfo, mptcp_info
 from mptcp.meta_socket import MetaSocket
 from mptcp.path_manager.base import path_managers
 from mptcp.scheduler import schedulers
-from mptcp.stack import Listener, Stack
+from mptcp.stack import Stack
 from mptcp.streams import StreamApi
 from mptcp.tcp.congestion import controllers
 from mptcp.tun.device import VNET_HDR_LEN, VNET_HDR_NONE, DeviceError
 from mptcp.tun.pcap import PcapWriter
+
+if TYPE_CHECKING:
+    from mptcp.accepting import Listener
 
 __all__ = ["Engine", "Interface", "run"]
 

@@ -1,8 +1,8 @@
 """ICMP that concerns the stack: echo, and errors about our segments (RFC 5927, RFC 1191, RFC 8201).
 
-An error is believed only when it quotes a sequence number that is in flight (RFC 5927 §4.1). "Packet too
-big" lowers the subflow's MSS; an unreachable destination ends a connection that is still being
-opened and is a hint otherwise (RFC 1122 §4.2.3.9: soft errors do not abort).
+An error is believed only when it quotes a sequence number that is in flight (RFC 5927 §4.1).
+"Packet too big" lowers the subflow's MSS; an unreachable destination ends a connection that is
+still being opened and is a hint otherwise (RFC 1122 §4.2.3.9: soft errors do not abort).
 """
 
 from __future__ import annotations

@@ -149,6 +149,6 @@ def mptcp_info(meta: MetaSocket) -> MptcpInfo:
                 established=path.established,
                 failures=path.failures,
             )
-            for path in meta.path_manager.table()
+            for path in meta.paths.manager.table()
         ],
     )

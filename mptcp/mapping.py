@@ -4,8 +4,8 @@
 acknowledged, so that a retransmission of any part repeats it unchanged. `RxMappings` keeps what
 the peer declared for bytes that have not been delivered yet.
 
-Subflow sequence numbers (SSN) here are relative to the SYN, so the first payload byte has SSN 1; they
-and the DSNs are unbounded integers.
+Subflow sequence numbers (SSN) here are relative to the SYN, so the first payload byte has SSN 1;
+they and the DSNs are unbounded integers.
 """
 
 from __future__ import annotations

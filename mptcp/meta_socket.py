@@ -30,21 +30,21 @@ from mptcp.events import (
     SubflowEstablished,
     Writable,
 )
-from mptcp.path_manager.base import EndpointId, path_managers
+from mptcp.path_manager.base import EndpointId
+from mptcp.paths import PathControl
 from mptcp.scheduler import schedulers
-from mptcp.subflow import MASK32, MASK64, REASON_POLICY, Subflow
+from mptcp.subflow import Subflow
 from mptcp.tcp.congestion import CongestionControl
 from mptcp.tcp.state import NEVER, State
 from mptcp.wire.dss import Dss
 from mptcp.wire.mptcp_options import (
-    AddAddr,
+    RST_ADMIN_PROHIBITED,
     MpCapable,
     MpFail,
     MpFastclose,
     MpTcprst,
-    RemoveAddr,
 )
-from mptcp.wire.seq import unwrap
+from mptcp.wire.seq import MASK32, MASK64, unwrap
 
 if TYPE_CHECKING:
     from mptcp.stack import Listener, Stack
@@ -70,7 +70,7 @@ class MetaSocket:
         self.nodelay = config.nodelay
         self.congestion_control = config.congestion_control
         self.scheduler = schedulers.get(config.scheduler)()
-        self.path_manager = path_managers.get(config.path_manager)(self, config)
+        self.paths = PathControl(self)
         # keys (RFC 8684 §3.1)
         self.local_key = local_key
         self.remote_key = b""
@@ -85,7 +85,6 @@ class MetaSocket:
         self.ack_64 = False
         """Send 64-bit DATA_ACKs: the peer has sent a 64-bit DSN (RFC 8684 §3.3.2)."""
         self.dsn_64 = config.dsn_64
-        self.no_join_initial = False
         self.confirmed = False
         """Both sides know that MPTCP is in use: subflows may be added (RFC 8684 §3.1)."""
         # data
@@ -472,7 +471,7 @@ class MetaSocket:
         if option.checksum_required:
             self.checksum = True
         if option.no_join_initial:
-            self.no_join_initial = True
+            self.paths.no_join_initial = True
 
     def on_subflow_established(self, subflow: Subflow, now: int) -> None:
         """Three-way handshake done (a joined subflow of ours still waits for its fourth ACK)."""
@@ -499,7 +498,7 @@ class MetaSocket:
         """A joined subflow may carry data."""
         self.stack.emit(SubflowEstablished(self, subflow))
         self.orphan_deadline = NEVER
-        self.path_manager.on_subflow_established(subflow.path_index, now)
+        self.paths.manager.on_subflow_established(subflow.path_index, now)
         for chunk in self.tx.chunks:
             if not chunk.carriers:
                 self.tx.offer_again(chunk)
@@ -509,7 +508,7 @@ class MetaSocket:
         """RFC 8684 §3.1: a DSS has come: MPTCP works on this path both ways."""
         if not self.confirmed and not self.fallback:
             self.confirmed = True
-            self.path_manager.on_established(now)
+            self.paths.manager.on_established(now)
             self.stack.rearm(self)
 
     def on_subflow_rto(self, subflow: Subflow, now: int) -> None:
@@ -558,8 +557,8 @@ class MetaSocket:
                 chunk.carriers.remove(subflow)
                 if not chunk.carriers or end is not ConnectionEnd.CLOSED:
                     self.tx.offer_again(chunk)
-        refused = end is ConnectionEnd.REFUSED or subflow.reset_reason == REASON_POLICY
-        self.path_manager.on_subflow_closed(subflow.path_index, refused=refused, now=now)
+        refused = end is ConnectionEnd.REFUSED or subflow.reset_reason == RST_ADMIN_PROHIBITED
+        self.paths.manager.on_subflow_closed(subflow.path_index, refused=refused, now=now)
         if not self.subflows:
             self._without_subflow(end, refused, now)
         self.wake_subflows()
@@ -576,42 +575,12 @@ class MetaSocket:
             self.orphan_deadline = now + self.config.orphan_timeout_us
             self.stack.rearm(self)
 
-    # -- signalling ----------------------------------------------------------------------------
-
-    def on_add_addr(self, subflow: Subflow, option: AddAddr, now: int) -> None:
-        """RFC 8684 §3.4.1."""
-        if option.echo:
-            self.stack.counters["MPTcpExtEchoAdd"] += 1
-            self.path_manager.on_echo(option.address_id, now)
-            return
-        expected = keys.add_addr_hmac(
-            self.remote_key, self.local_key, option.address_id, option.address, option.port
-        )
-        if option.hmac != expected:
-            self.stack.counters["MPTcpExtAddAddrHMacFailure"] += 1
-            return  # RFC 8684 §3.4.1: silently ignored
-        self.stack.counters["MPTcpExtAddAddr"] += 1
-        echo = AddAddr(option.address_id, option.address, option.port, None, True).emit()
-        if echo not in subflow.controls and len(subflow.controls) < 16:
-            subflow.controls.append(echo)
-            self.stack.mark_ready(subflow)
-        self.path_manager.on_add_addr(option.address_id, option.address, option.port, now)
-        self.stack.rearm(self)
-
-    def on_remove_addr(self, option: RemoveAddr, now: int) -> None:
-        """RFC 8684 §3.4.2: the peer has lost addresses."""
-        self.stack.counters["MPTcpExtRmAddr"] += 1
-        for address_id in option.address_ids:
-            self.path_manager.on_remove_addr(address_id, now)
-            for subflow in list(self.subflows):
-                if subflow.remote_id == address_id and len(self.subflows) > 1:
-                    subflow.abort(MpTcprst(0).emit(), ConnectionEnd.UNREACHABLE)
-        self.stack.rearm(self)
+    # -- failure and fallback ------------------------------------------------------------------
 
     def on_mp_fail(self, subflow: Subflow, option: MpFail, now: int) -> None:
         """RFC 8684 §3.7: the peer could not verify our data on this subflow."""
         if len(self.subflows) > 1:
-            subflow.abort(MpTcprst(REASON_POLICY).emit(), ConnectionEnd.PROTOCOL)
+            subflow.abort(MpTcprst(RST_ADMIN_PROHIBITED).emit(), ConnectionEnd.PROTOCOL)
         else:
             self.fall_back("the peer reported a checksum failure (MP_FAIL)")
 
@@ -626,77 +595,26 @@ class MetaSocket:
             subflow.abort()
         self.finish(ConnectionEnd.FAST_CLOSED, now)
 
-    def fall_back(self, reason: str) -> None:
-        """RFC 8684 §3.7: plain TCP from now on. Only ever with a single subflow."""
+    def fall_back(self, reason: str, *, silent: bool = False) -> None:
+        """RFC 8684 §3.7: plain TCP from now on. Only ever with a single subflow.
+
+        `silent`: the peer asked for plain TCP, which is neither an event nor a failure.
+        """
         if self.fallback:
             return
         self.fallback = True
         self.fallback_reason = reason
-        self.stack.counters["MPTcpExtFallback"] += 1
         for subflow in self.subflows:
             subflow.mptcp = False
         self.tx.chunks.clear()
         self.tx.reinject.clear()
         self.tx.wnd_end = 1 << 66
         self.rtx_deadline = NEVER
-        self.stack.emit(FellBack(self, reason))
+        if not silent:
+            self.stack.counters["MPTcpExtFallback"] += 1
+            self.stack.emit(FellBack(self, reason))
         if self.write_closed and self.established:
             self._send_close()
-
-    # -- the path manager's side (MultipathTransport) ------------------------------------------
-
-    def local_addresses(self) -> list[tuple[int, bytes]]:
-        """See `path_manager.base`."""
-        first = self.fendpoint.local
-        return [
-            (0 if address == first else self.stack.address_id(address), address)
-            for address in self.stack.usable_addresses()
-        ]
-
-    def route_quality(self, local: bytes, remote: bytes) -> int:
-        """See `path_manager.base`."""
-        return self.stack.route_quality(local, remote)
-
-    def rtt(self) -> int:
-        """See `path_manager.base`."""
-        return min((s.srtt for s in self.subflows if s.srtt), default=0)
-
-    def announce(self, address_id: int, address: bytes, port: int | None) -> bool:
-        """Send ADD_ADDR on a pure ACK of a working subflow (RFC 8684 §3.4.1)."""
-        subflow = next((s for s in self.subflows if s.usable), None)
-        if subflow is None or not self.remote_key:
-            return False
-        mac = keys.add_addr_hmac(self.local_key, self.remote_key, address_id, address, port)
-        subflow.controls.append(AddAddr(address_id, address, port, mac).emit())
-        self.stack.counters["MPTcpExtAddAddrTx"] += 1
-        self.stack.mark_ready(subflow)
-        return True
-
-    def withdraw(self, address_ids: tuple[int, ...]) -> None:
-        """Send REMOVE_ADDR (RFC 8684 §3.4.2)."""
-        subflow = next((s for s in self.subflows if s.usable), None)
-        if subflow is not None and address_ids:
-            subflow.controls.append(RemoveAddr(address_ids).emit())
-            self.stack.counters["MPTcpExtRmAddrTx"] += 1
-            self.stack.mark_ready(subflow)
-
-    def close_path(self, path_index: int) -> None:
-        """Reset the subflow of a path that is gone."""
-        for subflow in list(self.subflows):
-            if subflow.path_index == path_index:
-                subflow.abort(MpTcprst(0).emit(), ConnectionEnd.INTERFACE_LOST)
-
-    def paths_changed(self) -> None:
-        """Open subflows on the paths the PM offers (thesis fig. 4.2, messages 2 and 3)."""
-        if self.ended is None and self.confirmed and not self.fallback and not self.eof:
-            now = self.stack.now
-            for index in self.path_manager.path_indices(now):
-                if len(self.subflows) >= self.config.max_subflows:
-                    break
-                if all(s.path_index != index for s in self.subflows):
-                    self.path_manager.on_subflow_opened(index, now)
-                    self.stack.join(self, self.path_manager.path(index))
-        self.stack.rearm(self)
 
     # -- time ----------------------------------------------------------------------------------
 
@@ -704,10 +622,7 @@ class MetaSocket:
         """When `handle_timeout` has something to do."""
         if self.ended is not None:
             return NEVER
-        deadline = min(self.rtx_deadline, self.orphan_deadline)
-        if self.confirmed and not self.fallback:
-            deadline = min(deadline, self.path_manager.next_deadline())
-        return deadline
+        return min(self.rtx_deadline, self.orphan_deadline, self.paths.next_deadline())
 
     def handle_timeout(self, now: int) -> None:
         """Run what is due."""
@@ -719,8 +634,8 @@ class MetaSocket:
             self._abort_all()
             end = ConnectionEnd.TIMED_OUT if self.app_closed else ConnectionEnd.NO_SUBFLOW
             self.finish(end, now)
-        elif self.confirmed and not self.fallback and now >= self.path_manager.next_deadline():
-            self.path_manager.handle_timeout(now)
+        else:
+            self.paths.handle_timeout(now)
 
     def _arm_retransmission(self, now: int) -> None:
         """Watch that DATA_ACK advances: a subflow's ACK alone does not say it was accepted."""

@@ -1,8 +1,8 @@
 """The connection-level out-of-order queue: aggregated nodes plus shortcuts (thesis §4.3.5).
 
 Data arrives in order on each subflow but interleaved across them, so what a subflow brings usually
-continues what it brought before. The queue is a doubly linked list of *nodes*, each a contiguous run
-of data sequence space made of many segments (aggregation), and each subflow keeps a *shortcut*
+continues what it brought before. The queue is a doubly linked list of *nodes*, each a contiguous
+run of data sequence space made of many segments (aggregation), and each subflow keeps a *shortcut*
 to the node it extended last. A hit costs O(1); a miss searches from the tail.
 
 Invariants

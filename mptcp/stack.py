@@ -1,14 +1,14 @@
 """The sans-I/O host: demultiplexing, listeners, timers, and the queue of what wants to transmit.
 
 `docs/stack-api.md` is the contract. In: `handle_packet`, `handle_timeout`, `transmit_refused`,
-`interface_up/down`. Out: `poll_transmit`, `poll_timeout`, `poll_event`. `now` is an integer of monotonic
-microseconds that the caller supplies and that never decreases; entropy is a callable that returns
-that many random bytes. Nothing here reads a clock, a random source or a file, and no packet makes
-it raise.
+`interface_up/down`. Out: `poll_transmit`, `poll_timeout`, `poll_event`. `now` is an integer of
+monotonic microseconds that the caller supplies and that never decreases; entropy is a callable
+that returns that many random bytes. Nothing here reads a clock, a random source or a file, and no
+packet makes it raise.
 
 Invariants
-  * A connection is in `connections` from its SYN until it is CLOSED, under the bytes that its packets
-    carry: source, destination, ports.
+  * A connection is in `connections` from its SYN until it is CLOSED, under the bytes that its
+  packets carry: source, destination, ports.
   * An object (subflow or connection) with a deadline has an entry in the timer heap no later than
     it; entries may be early (timers are lazy: re-arming per ACK costs a comparison).
 """
@@ -16,29 +16,28 @@ Invariants
 from __future__ import annotations
 
 import hashlib
-import heapq
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Protocol
 
 from mptcp import coupled_cc, keys
+from mptcp.accepting import Listener, syn_arrives
 from mptcp.addressing import AddressBook, parse_address
-from mptcp.config import SECOND, Config
+from mptcp.config import Config
 from mptcp.errors import AddressInUseError, ConnectionEnd, LocalError
 from mptcp.events import Event
 from mptcp.icmp_errors import icmp_arrives
 from mptcp.meta_socket import MetaSocket
 from mptcp.path_manager.base import EndpointId, Path
-from mptcp.subflow import REASON_MPTCP, REASON_RESOURCES, Role, Subflow
+from mptcp.subflow import Role, Subflow
 from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.host import Interface, Transmit
 from mptcp.tcp.input import segment_arrives
 from mptcp.tcp.state import NEVER, State
+from mptcp.timers import RateLimit, Timed, TimerHeap
 from mptcp.wire import ParseError
 from mptcp.wire.errors import ChecksumError
 from mptcp.wire.fragments import Reassembler
 from mptcp.wire.ip import ICMP, ICMPV6, TCP, parse_ip
-from mptcp.wire.mptcp_options import MpCapable, MpJoinSyn, MpTcprst
 from mptcp.wire.tcp import (
     ACK,
     FIN,
@@ -49,6 +48,7 @@ from mptcp.wire.tcp import (
     parse_segment,
 )
 
+__all__ = ["PLAIN", "Listener", "Offload", "Stack"]
 
 BUILT_IN_POLICIES = (coupled_cc,)
 """Modules whose import registers the policies that a `Config` may name."""
@@ -70,38 +70,6 @@ class Offload:
 
 
 PLAIN = Offload()
-
-
-class Timed(Protocol):
-    """Something with deadlines."""
-
-    heap_deadline: int
-
-    def next_deadline(self) -> int: ...
-    def handle_timeout(self, now: int) -> None: ...
-
-
-class Listener:
-    """A port that accepts. `close()` stops it; connections it accepted live on."""
-
-    def __init__(self, stack: Stack, address: bytes | None, port: int, backlog: int) -> None:
-        self.stack = stack
-        self.address = address
-        self.port = port
-        self.backlog = backlog
-        self.half_open: set[MetaSocket] = set()
-        """Connections whose handshake is not complete: at most `backlog`."""
-
-    def accepted(self, meta: MetaSocket) -> None:
-        """The handshake of `meta` is complete."""
-        self.half_open.discard(meta)
-
-    def close(self) -> None:
-        """Accept no more. Idempotent."""
-        self.stack.listeners.pop((self.address, self.port), None)
-        for meta in list(self.half_open):
-            meta.abort()
-        self.half_open.clear()
 
 
 class Stack:
@@ -133,14 +101,11 @@ class Stack:
         self._ready: deque[TcpConnection] = deque()
         self._raw: deque[Transmit] = deque()
         self._events: deque[Event] = deque()
-        self._timers: list[tuple[int, int, Timed]] = []
-        self._timer_count = 0
+        self._timers = TimerHeap()
         self._numbers = 0
         self._time_wait: deque[TcpConnection] = deque()
-        self._challenge_window = 0
-        self._challenge_left = config.challenge_acks_per_second
-        self._reset_window = 0
-        self._reset_left = config.resets_per_second
+        self._challenges = RateLimit(config.challenge_acks_per_second)
+        self._resets = RateLimit(config.resets_per_second)
 
     # -- interfaces ----------------------------------------------------------------------------
 
@@ -181,21 +146,7 @@ class Stack:
 
     def _addresses_changed(self) -> None:
         for meta in list(self.metas):
-            if meta.confirmed and not meta.fallback and meta.ended is None:
-                meta.path_manager.on_local_addresses(self.now)
-                self.rearm(meta)
-
-    def usable_addresses(self) -> list[bytes]:
-        """Local addresses of interfaces that are up."""
-        return self.book.usable()
-
-    def address_id(self, address: bytes) -> int:
-        """MPTCP address identifier of a local address."""
-        return self.book.identifier(address)
-
-    def route_quality(self, local: bytes, remote: bytes) -> int:
-        """See `AddressBook.quality`."""
-        return self.book.quality(local, remote)
+            meta.paths.on_local_addresses(self.now)
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -223,8 +174,8 @@ class Stack:
             local_port = self._ephemeral_port(source, destination, port)
         elif self._key(source, local_port, destination, port) in self.connections:
             raise AddressInUseError(f"local port {local_port} is already connected to that peer")
-        meta = self._new_meta(None)
-        subflow = self._new_subflow(
+        meta = self.new_meta(None)
+        subflow = self.new_subflow(
             meta, Role.INITIAL_ACTIVE, interface, source, local_port, destination, port
         )
         meta.fendpoint = EndpointId(source, local_port, destination, port)
@@ -269,7 +220,7 @@ class Stack:
         port = endpoint.local_port or self._ephemeral_port(
             endpoint.local, endpoint.remote, endpoint.remote_port
         )
-        subflow = self._new_subflow(
+        subflow = self.new_subflow(
             meta,
             Role.JOIN_ACTIVE,
             interface,
@@ -286,7 +237,8 @@ class Stack:
         self.counters["MPTcpExtMPJoinSynTx"] += 1
         subflow.open_active(self.now)
 
-    def _new_meta(self, listener: Listener | None) -> MetaSocket:
+    def new_meta(self, listener: Listener | None) -> MetaSocket:
+        """A connection with a key of its own."""
         key = b""
         if self.config.mptcp:
             key = self.entropy(8)
@@ -299,7 +251,7 @@ class Stack:
             self.tokens[meta.token] = meta
         return meta
 
-    def _new_subflow(
+    def new_subflow(
         self,
         meta: MetaSocket,
         role: Role,
@@ -309,6 +261,7 @@ class Stack:
         remote: bytes,
         remote_port: int,
     ) -> Subflow:
+        """A subflow of `meta`, entered in the demultiplexer."""
         key = self._key(local, local_port, remote, remote_port)
         digest = hashlib.sha256(self.secret + key).digest()
         iss = self._isn_override(key) if self._isn_override else self._isn(digest)
@@ -385,110 +338,29 @@ class Stack:
         connection = self.connections.get(key)
         flags = seg.flags
         if connection is not None:
-            if connection.state is State.TIME_WAIT and flags & (SYN | ACK | RST) == SYN:
+            if (
+                connection.state is State.TIME_WAIT
+                and flags & (SYN | ACK | RST) == SYN
+                and ((seg.seq - connection.rcv_nxt) & 0xFFFFFFFF) < 0x80000000
+            ):
                 # RFC 9293 §3.6.1: a new SYN beyond what was received may reuse the pair.
-                if ((seg.seq - connection.rcv_nxt) & 0xFFFFFFFF) < 0x80000000:
-                    connection.terminate(ConnectionEnd.CLOSED, now)
-                    connection = None
+                connection.terminate(ConnectionEnd.CLOSED, now)
+                connection = None
             if connection is not None:
                 segment_arrives(connection, seg, now)
                 return
         if flags & RST:
             return
         if flags & (SYN | ACK | FIN) == SYN:
-            self._syn(seg, now)
+            syn_arrives(self, seg, now)
         else:
             self.reset_for(seg, seg.interface)
 
-    def _syn(self, seg: Segment, now: int) -> None:
-        """A SYN for no connection."""
-        capable = False
-        if self.config.mptcp:
-            for option in seg.mptcp:
-                if isinstance(option, MpJoinSyn):
-                    self._join_syn(seg, option, now)
-                    return
-                if isinstance(option, MpCapable):
-                    # RFC 8684 §3.1: version 1, HMAC-SHA256, no unknown extension (B).
-                    capable = (
-                        option.version >= 1 and option.hmac_sha256 and not option.extensibility
-                    )
-                    required = option.checksum_required
-        listener = self.listeners.get((seg.dst, seg.dport)) or self.listeners.get((None, seg.dport))
-        if listener is None:
-            self.reset_for(seg, seg.interface)
-            return
-        if (
-            len(listener.half_open) >= listener.backlog
-            or len(self.metas) >= self.config.max_connections
-        ):
-            self.counters["TcpExtListenDrops"] += 1
-            return
-        self.counters["TcpPassiveOpens"] += 1
-        meta = self._new_meta(listener)
-        listener.half_open.add(meta)
-        subflow = self._new_subflow(
-            meta,
-            Role.INITIAL_PASSIVE,
-            self.book.owner[seg.dst],
-            seg.dst,
-            seg.dport,
-            seg.src,
-            seg.sport,
-        )
-        if capable:
-            self.counters["MPTcpExtMPCapableSYNRX"] += 1
-            meta.checksum = meta.checksum or required
-        elif not meta.fallback:
-            meta.fallback = True
-            meta.fallback_reason = "the SYN carried no usable MP_CAPABLE"
-            subflow.mptcp = False
-        subflow.open_passive(seg, now)
-
-    def _join_syn(self, seg: Segment, option: MpJoinSyn, now: int) -> None:
-        """RFC 8684 §3.2: a SYN that wants to join the connection of a token."""
-        meta = self.tokens.get(option.token)
-        if meta is None or meta.fallback or meta.ended is not None or not meta.confirmed:
-            self.counters["MPTcpExtMPJoinNoTokenFound"] += 1
-            self.reset_for(seg, seg.interface, MpTcprst(REASON_MPTCP).emit())
-            return
-        if len(meta.subflows) >= self.config.max_subflows:
-            self.counters["MPTcpExtMPJoinRejected"] += 1
-            self.reset_for(seg, seg.interface, MpTcprst(REASON_RESOURCES).emit())
-            return
-        self.counters["MPTcpExtMPJoinSynRx"] += 1
-        subflow = self._new_subflow(
-            meta,
-            Role.JOIN_PASSIVE,
-            self.book.owner[seg.dst],
-            seg.dst,
-            seg.dport,
-            seg.src,
-            seg.sport,
-        )
-        subflow.remote_id = option.address_id
-        subflow.remote_nonce = option.nonce
-        subflow.backup = option.backup
-        subflow.local_nonce = self.entropy(4)
-        if seg.dst != meta.fendpoint.local:
-            subflow.local_id = self.address_id(seg.dst)
-        subflow.path_index = meta.path_manager.on_peer_subflow(
-            EndpointId(seg.dst, seg.dport, seg.src, seg.sport),
-            subflow.local_id,
-            subflow.remote_id,
-        )
-        subflow.open_passive(seg, now)
-
     def reset_for(self, seg: Segment, interface: int, options: bytes = b"") -> None:
         """RFC 9293 §3.10.7.1: RST for a segment that has no place here, rate-limited."""
-        second = self.now // SECOND
-        if second != self._reset_window:
-            self._reset_window = second
-            self._reset_left = self.config.resets_per_second
         owner = self.book.owner.get(seg.dst)
-        if self._reset_left <= 0 or owner is None or seg.flags & RST:
+        if owner is None or seg.flags & RST or not self._resets.allow(self.now):
             return
-        self._reset_left -= 1
         template = HeaderTemplate(seg.dst, seg.src, seg.dport, seg.sport)
         if seg.flags & ACK:
             header = template.build(seg.ack, 0, RST, 0, options, 0)
@@ -515,11 +387,7 @@ class Stack:
 
     def rearm(self, timed: Timed) -> None:
         """See `tcp.host.Host`; also for connections and whatever else has deadlines."""
-        deadline = timed.next_deadline()
-        if deadline < timed.heap_deadline:
-            timed.heap_deadline = deadline
-            self._timer_count += 1
-            heapq.heappush(self._timers, (deadline, self._timer_count, timed))
+        self._timers.rearm(timed)
 
     def forget(self, connection: TcpConnection) -> None:
         """See `tcp.host.Host`."""
@@ -538,7 +406,8 @@ class Stack:
             meta.listener.half_open.discard(meta)
 
     def enter_time_wait(self, connection: TcpConnection) -> None:
-        """See `tcp.host.Host`; the oldest give way (RFC 9293 lets TIME-WAIT be cut for resources)."""
+        """See `tcp.host.Host`; the oldest give way (RFC 9293 lets TIME-WAIT be cut for
+        resources)."""
         waiting = self._time_wait
         waiting.append(connection)
         while len(waiting) > self.config.max_time_wait:
@@ -548,13 +417,8 @@ class Stack:
 
     def allow_challenge_ack(self, now: int) -> bool:
         """RFC 5961 §7."""
-        second = now // SECOND
-        if second != self._challenge_window:
-            self._challenge_window = second
-            self._challenge_left = self.config.challenge_acks_per_second
-        if self._challenge_left <= 0:
+        if not self._challenges.allow(now):
             return False
-        self._challenge_left -= 1
         self.counters["TcpExtTCPChallengeACK"] += 1
         return True
 
@@ -571,19 +435,7 @@ class Stack:
     def handle_timeout(self, now: int) -> None:
         """Run every timer that is due. Spurious calls do nothing."""
         self._advance(now)
-        timers = self._timers
-        while timers and timers[0][0] <= now:
-            deadline, _, timed = heapq.heappop(timers)
-            if timed.heap_deadline == deadline:
-                timed.heap_deadline = NEVER
-            if timed.next_deadline() <= now:
-                timed.handle_timeout(now)
-            self.rearm(timed)
-            if timed.heap_deadline <= now:
-                # A policy that does not move its deadline must not hold the host up.
-                timed.heap_deadline = now + 1000
-                self._timer_count += 1
-                heapq.heappush(timers, (now + 1000, self._timer_count, timed))
+        self._timers.run(now)
         self.fragments.expire(now)
 
     def poll_timeout(self) -> int | None:
@@ -591,7 +443,7 @@ class Stack:
 
         It may be early (lazy timers), never late.
         """
-        deadline = self._timers[0][0] if self._timers else NEVER
+        deadline = self._timers.next()
         fragments = self.fragments.next_deadline()
         if fragments is not None and fragments < deadline:
             deadline = fragments

@@ -16,14 +16,16 @@ import ssl as ssl_module
 from asyncio import sslproto
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from mptcp.driver import Driver
 from mptcp.errors import ConnectionEnd, NoRouteError
 from mptcp.events import Closed, Connected, Event
 from mptcp.meta_socket import MetaSocket
-from mptcp.stack import Listener
 from mptcp.transport import MptcpTransport
+
+if TYPE_CHECKING:
+    from mptcp.accepting import Listener
 
 LIMIT = 65536
 """Default limit of a StreamReader, bytes: asyncio's."""

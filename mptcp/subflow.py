@@ -13,12 +13,18 @@ Invariants
 from __future__ import annotations
 
 import enum
-import hmac
 from typing import TYPE_CHECKING
 
-from mptcp import keys
 from mptcp.errors import ConnectionEnd
 from mptcp.mapping import RxMapping, RxMappings, TxMapping
+from mptcp.subflow_input import (
+    answer_to_capable,
+    answer_to_join,
+    take_mapping,
+    take_options,
+    third_ack,
+)
+from mptcp.subflow_options import data_options_length, segment_options
 from mptcp.tcp import output
 from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.host import Host, Interface, Transmit
@@ -26,33 +32,12 @@ from mptcp.tcp.output import Kind
 from mptcp.tcp.scoreboard import SentChunk
 from mptcp.tcp.state import NEVER, State
 from mptcp.wire.checksum import dss_checksum, parts_sum
-from mptcp.wire.dss import Dss
-from mptcp.wire.mptcp_options import (
-    AddAddr,
-    MpCapable,
-    MpFail,
-    MpFastclose,
-    MpJoinAck,
-    MpJoinSyn,
-    MpJoinSynAck,
-    MpPrio,
-    MpTcprst,
-    RemoveAddr,
-)
-from mptcp.wire.seq import unwrap
+from mptcp.wire.mptcp_options import RST_MIDDLEBOX, RST_MPTCP_SPECIFIC, MpFastclose, MpTcprst
+from mptcp.wire.seq import MASK32, MASK64
 from mptcp.wire.tcp import Segment
 
 if TYPE_CHECKING:
     from mptcp.meta_socket import MetaSocket
-
-MASK32 = 0xFFFFFFFF
-MASK64 = 0xFFFFFFFFFFFFFFFF
-
-REASON_MPTCP = 1
-REASON_RESOURCES = 2
-REASON_POLICY = 3
-REASON_MIDDLEBOX = 6
-"""MP_TCPRST reasons (RFC 8684 §3.6)."""
 
 
 class Role(enum.Enum):
@@ -94,6 +79,7 @@ class Subflow(TcpConnection):
         )
         self.meta = meta
         self.role = role
+        self.is_active = role in (Role.INITIAL_ACTIVE, Role.JOIN_ACTIVE)
         self.is_join = role in (Role.JOIN_ACTIVE, Role.JOIN_PASSIVE)
         self.mptcp = host.config.mptcp
         """Whether this subflow speaks MPTCP (still)."""
@@ -210,178 +196,30 @@ class Subflow(TcpConnection):
         )
 
     def extra_options_length(self) -> int:
-        if not self.mptcp:
-            return 0
-        meta = self.meta
-        length = 10 + (8 if meta.ack_64 else 4) + (8 if meta.dsn_64 else 4)
-        if meta.checksum:
-            length += 2
-        # MP_CAPABLE with data takes 22 or 24 and needs no more than the DSS in its place.
-        return max(length + 3 & ~3, 24)
+        return data_options_length(self) if self.mptcp else 0
 
     def extra_options(self, kind: Kind, chunk: SentChunk | None, room: int) -> list[bytes]:
         if not self.mptcp or kind is Kind.RST:
             return []
-        if kind is Kind.SYN or kind is Kind.SYN_ACK:
-            return [self._syn_option(kind)]
-        if not self.fully_established:
-            if self.role is Role.JOIN_ACTIVE:
-                return [self._join_ack()]
-            if self.role is Role.INITIAL_ACTIVE:
-                capable = self._capable(chunk)
-                if capable is not None:
-                    return [capable]
-        meta = self.meta
-        mapping = chunk.mapping if chunk is not None else None
-        if isinstance(mapping, TxMapping):
-            return [
-                Dss(
-                    meta.data_ack(),
-                    meta.ack_64,
-                    mapping.dsn & (MASK64 if meta.dsn_64 else MASK32),
-                    meta.dsn_64,
-                    mapping.ssn & MASK32,
-                    mapping.length,
-                    mapping.checksum,
-                ).emit()
-            ]
-        if meta.data_fin_due and room >= 28 and not self.reassembly.starts:
-            # RFC 8684 §3.3.3: a DATA_FIN alone has SSN 0 and Data-Level Length 1.
-            dsn = meta.data_fin_dsn & MASK64
-            checksum = dss_checksum(dsn, 0, 1, 0) if meta.checksum else None
-            wide = meta.dsn_64
-            dsn = dsn if wide else dsn & MASK32
-            return [Dss(meta.data_ack(), meta.ack_64, dsn, wide, 0, 1, checksum, True).emit()]
-        if room < 12:
-            return []
-        return [Dss(meta.data_ack(), meta.ack_64).emit()]
+        return segment_options(self, kind, chunk, room)
 
     def may_signal(self) -> bool:
         # MP_CAPABLE or MP_JOIN with keys leaves no room; they go until the peer confirms.
         return self.fully_established or self.role in (Role.INITIAL_PASSIVE, Role.JOIN_PASSIVE)
-
-    def _syn_option(self, kind: Kind) -> bytes:
-        meta = self.meta
-        required = self.config.checksum
-        if kind is Kind.SYN:
-            if self.is_join:
-                return MpJoinSyn(
-                    self.backup_request, self.local_id, meta.remote_token, self.local_nonce
-                ).emit()
-            return MpCapable(checksum_required=required).emit()
-        if self.is_join:
-            mac = keys.synack_hmac(
-                meta.local_key, meta.remote_key, self.local_nonce, self.remote_nonce
-            )
-            return MpJoinSynAck(self.backup_request, self.local_id, mac, self.local_nonce).emit()
-        return MpCapable(meta.local_key, checksum_required=required or meta.checksum).emit()
-
-    def _join_ack(self) -> bytes:
-        meta = self.meta
-        mac = keys.ack_hmac(meta.local_key, meta.remote_key, self.local_nonce, self.remote_nonce)
-        return MpJoinAck(mac).emit()
-
-    def _capable(self, chunk: SentChunk | None) -> bytes | None:
-        """MP_CAPABLE of the third ACK, or of the first data until MPTCP is confirmed."""
-        meta = self.meta
-        first = self.snd.iss + 1
-        if chunk is None:
-            if self.snd.nxt != first:
-                return None
-            return MpCapable(
-                meta.local_key, meta.remote_key, checksum_required=meta.checksum
-            ).emit()
-        mapping = chunk.mapping
-        if isinstance(mapping, TxMapping) and mapping.ssn == 1:
-            # RFC 8684 §3.1: the first data repeats MP_CAPABLE with its length, in place of a
-            # DSS; any retransmitted part of it says the same.
-            return MpCapable(
-                meta.local_key,
-                meta.remote_key,
-                mapping.length,
-                mapping.checksum,
-                checksum_required=meta.checksum,
-            ).emit()
-        return None
 
     # -- hooks: handshake ----------------------------------------------------------------------
 
     def on_syn(self, seg: Segment) -> bool:
         if self.role is Role.INITIAL_ACTIVE:
             if self.mptcp:
-                self._answer_to_capable(seg)
+                answer_to_capable(self, seg)
             return True
         if self.role is Role.JOIN_ACTIVE:
-            return self._answer_to_join(seg)
+            return answer_to_join(self, seg)
         return True
-
-    def _answer_to_capable(self, seg: Segment) -> None:
-        """RFC 8684 §3.1: the SYN/ACK says whether this is an MPTCP connection."""
-        for option in seg.mptcp:
-            if (
-                isinstance(option, MpCapable)
-                and option.sender_key is not None
-                and option.receiver_key is None
-                and option.version == 1
-                and option.hmac_sha256
-            ):
-                self.meta.learn_peer(option)
-                return
-        self.host.counters["MPTcpExtMPCapableFallbackSYNACK"] += 1
-        self.meta.fall_back("the SYN/ACK carried no usable MP_CAPABLE")
-
-    def _answer_to_join(self, seg: Segment) -> bool:
-        """RFC 8684 §3.2: verify the HMAC of the SYN/ACK or reset the subflow."""
-        for option in seg.mptcp:
-            if isinstance(option, MpJoinSynAck):
-                self.remote_nonce = option.nonce
-                self.remote_id = option.address_id
-                self.backup = option.backup
-                meta = self.meta
-                expected = keys.synack_hmac(
-                    meta.remote_key, meta.local_key, option.nonce, self.local_nonce
-                )
-                if hmac.compare_digest(expected, option.hmac):
-                    self.host.counters["MPTcpExtMPJoinSynAckRx"] += 1
-                    return True
-                self.host.counters["MPTcpExtMPJoinSynAckHMacFailure"] += 1
-                break
-        self.host.reset_for(seg, self.interface.id, MpTcprst(REASON_MPTCP).emit())
-        self.terminate(ConnectionEnd.REFUSED, self.host.now)
-        return False
 
     def accept_third_ack(self, seg: Segment, now: int) -> bool:
-        if not self.mptcp:
-            return True
-        meta = self.meta
-        if self.is_join:
-            for option in seg.mptcp:
-                if isinstance(option, MpJoinAck):
-                    mac = keys.ack_hmac(
-                        meta.remote_key, meta.local_key, self.remote_nonce, self.local_nonce
-                    )
-                    if hmac.compare_digest(mac, option.hmac):
-                        self.host.counters["MPTcpExtMPJoinAckRx"] += 1
-                        return True
-                    self.host.counters["MPTcpExtMPJoinAckHMacFailure"] += 1
-                    break
-            self.snd.una = self.snd.nxt
-            self.abort(MpTcprst(REASON_MPTCP).emit(), ConnectionEnd.REFUSED)
-            return False
-        for option in seg.mptcp:
-            if (
-                isinstance(option, MpCapable)
-                and option.sender_key is not None
-                and option.receiver_key == meta.local_key
-            ):
-                meta.learn_peer(option)
-                return True
-        if seg.dss is not None:
-            # MPTCP is in use but the keys have not come: the first data will bring them again.
-            return False
-        self.host.counters["MPTcpExtMPCapableFallbackACK"] += 1
-        meta.fall_back("the third packet carried no MP_CAPABLE")
-        return True
+        return third_ack(self, seg, now) if self.mptcp else True
 
     def on_established(self, now: int) -> None:
         if self.mptcp:
@@ -400,7 +238,7 @@ class Subflow(TcpConnection):
             return
         self.join_retries += 1
         if self.join_retries > self.config.synack_retries:
-            self.abort(MpTcprst(REASON_MPTCP).emit(), ConnectionEnd.TIMED_OUT)
+            self.abort(MpTcprst(RST_MPTCP_SPECIFIC).emit(), ConnectionEnd.TIMED_OUT)
             return
         self.upper_deadline = now + (self.snd.rtt.rto << self.join_retries)
         self.ack_now()
@@ -424,7 +262,7 @@ class Subflow(TcpConnection):
         if not self.mptcp:
             return True
         meta = self.meta
-        if seg.mptcp and not self._take_options(seg, now):
+        if seg.mptcp and not take_options(self, seg, now):
             return False
         dss = seg.dss
         if not self.fully_established:
@@ -445,71 +283,8 @@ class Subflow(TcpConnection):
             self.dss_seen = True
             if dss.data_ack is not None:
                 meta.on_data_ack(self, dss, seg.window << self.snd.wscale, now)
-            if dss.dsn is not None and not self._take_mapping(dss, seg, now):
+            if dss.dsn is not None and not take_mapping(self, dss, now):
                 return False
-        return self.state is not State.CLOSED
-
-    def _take_mapping(self, dss: Dss, seg: Segment, now: int) -> bool:
-        """Remember what the peer declares; False when the segment must be dropped."""
-        meta = self.meta
-        assert dss.dsn is not None
-        if (dss.checksum is not None) != meta.checksum:
-            # RFC 8684 §3.3.1: a checksum where none was agreed, or none where one was.
-            self.abort(MpTcprst(REASON_MPTCP).emit(), ConnectionEnd.PROTOCOL)
-            return False
-        length = dss.length
-        if length == 0:
-            # RFC 8684 §3.7: the infinite mapping.
-            self.host.counters["MPTcpExtInfiniteMapRx"] += 1
-            meta.fall_back("the peer sent an infinite mapping")
-            return True
-        if dss.dsn_64:
-            meta.ack_64 = True
-        dsn = unwrap(dss.dsn, meta.rx.nxt, 64 if dss.dsn_64 else 32)
-        payload = length - 1 if dss.data_fin else length
-        if payload:
-            ssn = unwrap(dss.ssn, self.rcv_nxt - self.irs)
-            mapping = RxMapping(dsn, ssn, payload, length, dss.checksum)
-            if not self.rx_maps.add(mapping, self.rcv_nxt - self.irs):
-                self.host.counters["MPTcpExtDSSNotMatching"] += 1
-        if dss.data_fin:
-            meta.on_data_fin(dsn + payload, now)
-        return True
-
-    def _take_options(self, seg: Segment, now: int) -> bool:
-        """MPTCP options other than DSS, on a segment whose numbers are in window (RFC 8684 §3)."""
-        meta = self.meta
-        for option in seg.mptcp:
-            if isinstance(option, MpCapable):
-                if option.data_length and self.role is Role.INITIAL_PASSIVE:
-                    # RFC 8684 §3.1: it stands for a mapping from the first byte of both spaces.
-                    length = option.data_length
-                    first = meta.remote_idsn + 1
-                    mapping = RxMapping(first, 1, length, length, option.checksum)
-                    self.rx_maps.add(mapping, self.rcv_nxt - self.irs)
-                    meta.ack_64 = True
-                    if not self.fully_established:
-                        self.fully_established = True
-                        meta.on_confirmed(now)
-            elif isinstance(option, MpJoinAck):
-                if self.role is Role.JOIN_PASSIVE:
-                    self.ack_now()  # our fourth ACK was lost
-            elif isinstance(option, AddAddr):
-                meta.on_add_addr(self, option, now)
-            elif isinstance(option, RemoveAddr):
-                meta.on_remove_addr(option, now)
-            elif isinstance(option, MpPrio):
-                self.backup = option.backup
-                self.host.counters["MPTcpExtMPPrioRx"] += 1
-                meta.wake_subflows()
-            elif isinstance(option, MpFail):
-                self.host.counters["MPTcpExtMPFailRx"] += 1
-                meta.on_mp_fail(self, option, now)
-            elif isinstance(option, MpFastclose):
-                if option.receiver_key == meta.local_key:
-                    self.host.counters["MPTcpExtMPFastcloseRx"] += 1
-                    meta.on_fastclose(now)
-                    return False
         return self.state is not State.CLOSED
 
     def on_reset_options(self, seg: Segment) -> None:
@@ -569,7 +344,7 @@ class Subflow(TcpConnection):
             return True
         # RFC 8684 §3.7: with mappings seen before, the subflow cannot be trusted any more.
         self.host.counters["MPTcpExtDSSNoMatchTCP"] += 1
-        self.abort(MpTcprst(REASON_MIDDLEBOX).emit(), ConnectionEnd.PROTOCOL)
+        self.abort(MpTcprst(RST_MIDDLEBOX).emit(), ConnectionEnd.PROTOCOL)
         return False
 
     # -- hooks: events -------------------------------------------------------------------------

@@ -5,8 +5,8 @@ Transport (MT, our `MetaSocket`) that the table has changed; the MT asks which i
 for the endpoint ID of the ones it wants to use. Index 1 is the *fendpoint*, the first subflow's
 path. Address signalling (ADD_ADDR, REMOVE_ADDR) is asked of the MT, which owns the option space.
 
-To write one: subclass `PathManager`, decorate with `@path_managers.register("name")`. Every hook has a
-default that does nothing, so a manager implements only what it is about.
+To write one: subclass `PathManager`, decorate with `@path_managers.register("name")`. Every hook
+has a default that does nothing, so a manager implements only what it is about.
 """
 
 from __future__ import annotations

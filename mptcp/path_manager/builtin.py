@@ -5,13 +5,13 @@
   * the mapping table changed -> notify the MT
   * the MT asks for an endpoint ID -> answer from the table
 
-Which pairs are useful: a pair that brings an address, local or remote, that no path uses yet, the best
-routed first. Two hosts with two addresses each so get two paths, not four that share links;
+Which pairs are useful: a pair that brings an address, local or remote, that no path uses yet, the
+best routed first. Two hosts with two addresses each so get two paths, not four that share links;
 `fullmesh` takes every pair that has a route.
 
-A lost subflow's path stays in the table and is offered again after a delay that doubles; one that has
-never worked is tried a few times only (RFC 8684 §3.4.1: SHOULD NOT try again what failed; a fresh
-ADD_ADDR or interface starts anew).
+A lost subflow's path stays in the table and is offered again after a delay that doubles; one that
+has never worked is tried a few times only (RFC 8684 §3.4.1: SHOULD NOT try again what failed; a
+fresh ADD_ADDR or interface starts anew).
 """
 
 from __future__ import annotations

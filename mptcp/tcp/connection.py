@@ -2,8 +2,8 @@
 
 Owns the state of RFC 9293 §3.3.1 and the moves that are not caused by a segment (open, close,
 abort, time-outs). Segment arrival is in `input`, transmission in `output`, the SYN exchange's
-options in `handshake`; all three work on this class. It knows no MPTCP: `subflow.Subflow` extends it
-through the methods under "hooks".
+options in `handshake`; all three work on this class. It knows no MPTCP: `subflow.Subflow` extends
+it through the methods under "hooks".
 
 Invariants
   * Sequence numbers are unbounded ints congruent to the wire's modulo 2^32.
@@ -111,6 +111,11 @@ class TcpConnection:
             f"<{type(self).__name__} {self.local.hex()}:{self.local_port} > "
             f"{self.remote.hex()}:{self.remote_port} {self.state.name}>"
         )
+
+    @property
+    def closed(self) -> bool:
+        """CLOSED: what was called meanwhile may have ended the connection."""
+        return self.state is State.CLOSED
 
     # -- hooks: what the layer above supplies --------------------------------------------------
 

@@ -193,7 +193,7 @@ def _established(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None:
             _update_ts_recent(conn, seg, seq, now)
     if not _take_ack(conn, seg, seq, now):
         return
-    if conn.state is State.CLOSED or not conn.on_options(seg, now):
+    if conn.closed or not conn.on_options(seg, now):
         return
     payload = seg.payload
     if len(payload):
@@ -201,7 +201,7 @@ def _established(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None:
             _take_payload(conn, seg, seq, payload, now)
         elif conn.fin_received and seq + len(payload) <= conn.rcv_nxt:
             conn.ack_now()
-    if seg.flags & FIN and conn.state is not State.CLOSED:
+    if seg.flags & FIN and not conn.closed:
         _take_fin(conn, seq + len(payload), now)
 
 
@@ -258,7 +258,7 @@ def _take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
         conn.host.rearm(conn)
         if conn.fin_sent and snd.una == snd.nxt:
             _fin_acked(conn, now)
-    if conn.state is not State.CLOSED:
+    if not conn.closed:
         conn.host.mark_ready(conn)
     return True
 
@@ -326,7 +326,7 @@ def _take_payload(
             conn.bytes_received += len(view)
             conn.deliver(start, view, now)
         conn.ack_now()  # RFC 5681 §4.2: a filled hole is acknowledged at once
-    if conn.state is State.CLOSED:
+    if conn.closed:
         return
     conn.ack_pending += size
     # RFC 1122 §4.2.3.2, RFC 5681 §4.2: at least every second full-sized segment.

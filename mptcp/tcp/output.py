@@ -1,9 +1,9 @@
 """What a connection sends next, and how the segment is made.
 
-`poll_output` is the one place that decides; `options_for` is the one place that decides the options of
-a segment and their order of sacrifice. Order of service: reset, SYN, retransmission, new data, FIN,
-bare ACKs. With an offload interface one transmit is a chunk of up to 64 KiB that the device cuts
-into MSS-sized segments, all with the same options.
+`poll_output` is the one place that decides; `options_for` is the one place that decides the
+options of a segment and their order of sacrifice. Order of service: reset, SYN, retransmission,
+new data, FIN, bare ACKs. With an offload interface one transmit is a chunk of up to 64 KiB that
+the device cuts into MSS-sized segments, all with the same options.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ MAX_CHUNK: Final = 65535 - 40 - 20 - MAX_OPTIONS
 """Payload of one chunk: an IPv6 packet with all TCP options stays below 64 KiB, and a mapping below
 65,536 bytes (RFC 8684 §3.3: Data-Level Length is 16 bits)."""
 MAX_VIEWS: Final = 64
-"""A write of more pieces than this is joined first (IOV_MAX is 1024; a join is cheaper long before)."""
+"""A write of more pieces than this is joined first (IOV_MAX is 1024; a join is cheaper long
+before)."""
 
 TIMESTAMP_LENGTH: Final = 12
 MASK32: Final = 0xFFFFFFFF
@@ -213,8 +214,8 @@ def poll_output(conn: TcpConnection, now: int) -> Transmit | None:
 def send_probe(conn: TcpConnection, now: int) -> Transmit:
     """A segment that makes the peer tell its window: no payload, below SND.UNA.
 
-    RFC 9293 §3.8.6.1 sends an octet of new data; like Linux we repeat an old sequence number instead,
-    which every TCP must answer with an ACK (§3.10.7.4) and which needs no mapping.
+    RFC 9293 §3.8.6.1 sends an octet of new data; like Linux we repeat an old sequence number
+    instead, which every TCP must answer with an ACK (§3.10.7.4) and which needs no mapping.
     """
     options = options_for(conn, Kind.ACK, now)
     window = window_field(conn, now)
@@ -225,8 +226,8 @@ def send_probe(conn: TcpConnection, now: int) -> Transmit:
 def chunk_limit(conn: TcpConnection, segment: int) -> int:
     """How many payload bytes one transmit may carry.
 
-    max(2 MSS, min(cwnd / 2, pacing rate * 1 ms)): a slow path must not be hit by a burst of 64 KiB. The
-    pacing rate is Linux's: twice cwnd/SRTT in slow start, 1.2 times after.
+    max(2 MSS, min(cwnd / 2, pacing rate * 1 ms)): a slow path must not be hit by a burst of 64
+    KiB. The pacing rate is Linux's: twice cwnd/SRTT in slow start, 1.2 times after.
     """
     if not conn.interface.offload:
         return segment

@@ -1,7 +1,7 @@
 """A set of integers kept as sorted, disjoint, non-adjacent half-open ranges.
 
-Used for SACK bookkeeping at both ends. All operations are O(log n) to find plus the number of ranges
-merged; n is bounded by the holes in one window.
+Used for SACK bookkeeping at both ends. All operations are O(log n) to find plus the number of
+ranges merged; n is bounded by the holes in one window.
 """
 
 from __future__ import annotations

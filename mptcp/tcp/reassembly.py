@@ -1,8 +1,8 @@
 """Segments that arrived before their turn, at the subflow level (RFC 9293 §3.10.7.4).
 
 Invariants: entries are disjoint, sorted, all above RCV.NXT; where bytes arrive twice the first copy
-is kept. `memory` charges what an entry really pins: the whole buffer its view belongs to. Bounded by
-the caller through `memory` and `len()`.
+is kept. `memory` charges what an entry really pins: the whole buffer its view belongs to. Bounded
+by the caller through `memory` and `len()`.
 """
 
 from __future__ import annotations

@@ -229,10 +229,9 @@ class Sender:
         board = self.board
         first = self.timeouts == 0
         in_flight = board.in_flight
-        if first and board and board.first().status != IN_FLIGHT and board.sacked:
+        if first and board.sacked.containing(self.una) is not None:
             # RFC 2018 §8: SND.UNA itself is sacked, so the receiver has discarded what it held.
-            if board.sacked.containing(self.una) is not None:
-                board.forget_sack()
+            board.forget_sack()
         board.mark_all_lost()
         self.timeouts += 1
         self.rtt.back_off()

@@ -1,0 +1,154 @@
+"""The Multipath Transport's side of path management, one object per connection.
+
+Owns the connection's path manager and everything said between the two (thesis §4.2.1): which
+subflows to open, and the address options ADD_ADDR, REMOVE_ADDR and MP_PRIO (RFC 8684 §3.4), which
+travel on pure ACKs. `PathControl` is the `MultipathTransport` that a path manager sees.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mptcp import keys
+from mptcp.errors import ConnectionEnd
+from mptcp.path_manager.base import EndpointId, path_managers
+from mptcp.tcp.state import NEVER
+from mptcp.wire.mptcp_options import RST_UNSPECIFIED, AddAddr, MpTcprst, RemoveAddr
+
+if TYPE_CHECKING:
+    from mptcp.meta_socket import MetaSocket
+    from mptcp.subflow import Subflow
+
+MAX_CONTROLS = 16
+"""Signalling options that may wait on one subflow: a stranger's ADD_ADDRs must not pile up."""
+
+
+class PathControl:
+    """See the module's text; the methods of the first part are documented in
+    `path_manager.base.MultipathTransport`."""
+
+    def __init__(self, meta: MetaSocket) -> None:
+        self.meta = meta
+        self.stack = meta.stack
+        self.manager = path_managers.get(meta.config.path_manager)(self, meta.config)
+        self.no_join_initial = False
+
+    # -- MultipathTransport --------------------------------------------------------------------
+
+    @property
+    def is_client(self) -> bool:
+        return self.meta.is_client
+
+    @property
+    def fendpoint(self) -> EndpointId:
+        return self.meta.fendpoint
+
+    def local_addresses(self) -> list[tuple[int, bytes]]:
+        first = self.meta.fendpoint.local
+        book = self.stack.book
+        return [
+            (0 if address == first else book.identifier(address), address)
+            for address in book.usable()
+        ]
+
+    def route_quality(self, local: bytes, remote: bytes) -> int:
+        return self.stack.book.quality(local, remote)
+
+    def rtt(self) -> int:
+        return min((s.srtt for s in self.meta.subflows if s.srtt), default=0)
+
+    def announce(self, address_id: int, address: bytes, port: int | None) -> bool:
+        meta = self.meta
+        subflow = next((s for s in meta.subflows if s.usable), None)
+        if subflow is None or not meta.remote_key:
+            return False
+        mac = keys.add_addr_hmac(meta.local_key, meta.remote_key, address_id, address, port)
+        self.stack.counters["MPTcpExtAddAddrTx"] += 1
+        return self._signal(subflow, AddAddr(address_id, address, port, mac).emit())
+
+    def withdraw(self, address_ids: tuple[int, ...]) -> None:
+        subflow = next((s for s in self.meta.subflows if s.usable), None)
+        if subflow is not None and address_ids:
+            self.stack.counters["MPTcpExtRmAddrTx"] += 1
+            self._signal(subflow, RemoveAddr(address_ids).emit())
+
+    def close_path(self, path_index: int) -> None:
+        for subflow in list(self.meta.subflows):
+            if subflow.path_index == path_index:
+                subflow.abort(MpTcprst(RST_UNSPECIFIED).emit(), ConnectionEnd.INTERFACE_LOST)
+
+    def paths_changed(self) -> None:
+        """Open subflows on the paths the PM offers (thesis fig. 4.2, messages 2 and 3)."""
+        meta = self.meta
+        if self.active and not meta.eof:
+            now = self.stack.now
+            for index in self.manager.path_indices(now):
+                if len(meta.subflows) >= meta.config.max_subflows:
+                    break
+                if all(s.path_index != index for s in meta.subflows):
+                    self.manager.on_subflow_opened(index, now)
+                    self.stack.join(meta, self.manager.path(index))
+        self.stack.rearm(meta)
+
+    # -- the connection's calls ----------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        """The connection is MPTCP, confirmed, and not over: it may have more subflows."""
+        meta = self.meta
+        return meta.confirmed and not meta.fallback and meta.ended is None
+
+    def _signal(self, subflow: Subflow, option: bytes) -> bool:
+        """Queue an option for a pure ACK of `subflow`."""
+        if option in subflow.controls or len(subflow.controls) >= MAX_CONTROLS:
+            return False
+        subflow.controls.append(option)
+        self.stack.mark_ready(subflow)
+        return True
+
+    def on_add_addr(self, subflow: Subflow, option: AddAddr, now: int) -> None:
+        """RFC 8684 §3.4.1: verify, echo, tell the path manager."""
+        counters = self.stack.counters
+        if option.echo:
+            counters["MPTcpExtEchoAdd"] += 1
+            self.manager.on_echo(option.address_id, now)
+            return
+        meta = self.meta
+        expected = keys.add_addr_hmac(
+            meta.remote_key, meta.local_key, option.address_id, option.address, option.port
+        )
+        if option.hmac != expected:
+            counters["MPTcpExtAddAddrHMacFailure"] += 1
+            return  # RFC 8684 §3.4.1: silently ignored
+        counters["MPTcpExtAddAddr"] += 1
+        echo = AddAddr(option.address_id, option.address, option.port, None, True).emit()
+        if self._signal(subflow, echo):
+            counters["MPTcpExtEchoAddTx"] += 1
+        self.manager.on_add_addr(option.address_id, option.address, option.port, now)
+        self.stack.rearm(meta)
+
+    def on_remove_addr(self, option: RemoveAddr, now: int) -> None:
+        """RFC 8684 §3.4.2: the peer has lost addresses; the last subflow is not given up for it."""
+        meta = self.meta
+        self.stack.counters["MPTcpExtRmAddr"] += 1
+        for address_id in option.address_ids:
+            for subflow in list(meta.subflows):
+                if subflow.remote_id == address_id and len(meta.subflows) > 1:
+                    subflow.abort(MpTcprst(RST_UNSPECIFIED).emit(), ConnectionEnd.UNREACHABLE)
+            self.manager.on_remove_addr(address_id, now)
+        self.stack.rearm(meta)
+
+    def on_local_addresses(self, now: int) -> None:
+        """The stack's interfaces have changed."""
+        if self.active:
+            self.manager.on_local_addresses(now)
+            self.stack.rearm(self.meta)
+
+    def next_deadline(self) -> int:
+        """The path manager's."""
+        return self.manager.next_deadline() if self.active else NEVER
+
+    def handle_timeout(self, now: int) -> None:
+        """Let the path manager work if it is due."""
+        if self.active and now >= self.manager.next_deadline():
+            self.manager.handle_timeout(now)

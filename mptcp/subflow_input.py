@@ -1,0 +1,167 @@
+"""What a subflow does with the MPTCP options that arrive (RFC 8684 §3.1-§3.6).
+
+The handshake's three answers first, then the options of an established subflow. TCP has checked the
+segment's numbers before any of this is called (RFC 8684 §3: RFC 5961's window checks come first).
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from mptcp import keys
+from mptcp.errors import ConnectionEnd
+from mptcp.mapping import RxMapping
+from mptcp.tcp.state import State
+from mptcp.wire.dss import Dss
+from mptcp.wire.mptcp_options import (
+    RST_MPTCP_SPECIFIC,
+    AddAddr,
+    MpCapable,
+    MpFail,
+    MpFastclose,
+    MpJoinAck,
+    MpJoinSynAck,
+    MpPrio,
+    MpTcprst,
+    RemoveAddr,
+)
+from mptcp.wire.seq import unwrap
+from mptcp.wire.tcp import Segment
+
+if TYPE_CHECKING:
+    from mptcp.subflow import Subflow
+
+
+def answer_to_capable(subflow: Subflow, seg: Segment) -> None:
+    """RFC 8684 §3.1: the SYN/ACK says whether this is an MPTCP connection."""
+    for option in seg.mptcp:
+        if (
+            isinstance(option, MpCapable)
+            and option.sender_key is not None
+            and option.receiver_key is None
+            and option.version == 1
+            and option.hmac_sha256
+        ):
+            subflow.meta.learn_peer(option)
+            return
+    subflow.host.counters["MPTcpExtMPCapableFallbackSYNACK"] += 1
+    subflow.meta.fall_back("the SYN/ACK carried no usable MP_CAPABLE")
+
+
+def answer_to_join(subflow: Subflow, seg: Segment) -> bool:
+    """RFC 8684 §3.2: verify the HMAC of the SYN/ACK or reset the subflow."""
+    for option in seg.mptcp:
+        if isinstance(option, MpJoinSynAck):
+            subflow.remote_nonce = option.nonce
+            subflow.remote_id = option.address_id
+            subflow.backup = option.backup
+            meta = subflow.meta
+            expected = keys.synack_hmac(
+                meta.remote_key, meta.local_key, option.nonce, subflow.local_nonce
+            )
+            if hmac.compare_digest(expected, option.hmac):
+                subflow.host.counters["MPTcpExtMPJoinSynAckRx"] += 1
+                return True
+            subflow.host.counters["MPTcpExtMPJoinSynAckHMacFailure"] += 1
+            break
+    subflow.host.reset_for(seg, subflow.interface.id, MpTcprst(RST_MPTCP_SPECIFIC).emit())
+    subflow.terminate(ConnectionEnd.REFUSED, subflow.host.now)
+    return False
+
+
+def third_ack(subflow: Subflow, seg: Segment, now: int) -> bool:
+    """The third packet, at the passive side: keys or HMAC, or the subflow is refused."""
+    meta = subflow.meta
+    if subflow.is_join:
+        for option in seg.mptcp:
+            if isinstance(option, MpJoinAck):
+                mac = keys.ack_hmac(
+                    meta.remote_key, meta.local_key, subflow.remote_nonce, subflow.local_nonce
+                )
+                if hmac.compare_digest(mac, option.hmac):
+                    subflow.host.counters["MPTcpExtMPJoinAckRx"] += 1
+                    return True
+                subflow.host.counters["MPTcpExtMPJoinAckHMacFailure"] += 1
+                break
+        subflow.snd.una = subflow.snd.nxt
+        subflow.abort(MpTcprst(RST_MPTCP_SPECIFIC).emit(), ConnectionEnd.REFUSED)
+        return False
+    for option in seg.mptcp:
+        if (
+            isinstance(option, MpCapable)
+            and option.sender_key is not None
+            and option.receiver_key == meta.local_key
+        ):
+            meta.learn_peer(option)
+            return True
+    if seg.dss is not None:
+        # MPTCP is in use but the keys have not come: the first data will bring them again.
+        return False
+    subflow.host.counters["MPTcpExtMPCapableFallbackACK"] += 1
+    meta.fall_back("the third packet carried no MP_CAPABLE")
+    return True
+
+
+def take_options(subflow: Subflow, seg: Segment, now: int) -> bool:
+    """MPTCP options other than DSS, on a segment whose numbers are in window (RFC 8684 §3)."""
+    meta = subflow.meta
+    for option in seg.mptcp:
+        if isinstance(option, MpCapable):
+            if option.data_length and not subflow.is_join and not subflow.is_active:
+                # RFC 8684 §3.1: it stands for a mapping from the first byte of both spaces.
+                length = option.data_length
+                first = meta.remote_idsn + 1
+                mapping = RxMapping(first, 1, length, length, option.checksum)
+                subflow.rx_maps.add(mapping, subflow.rcv_nxt - subflow.irs)
+                meta.ack_64 = True
+                if not subflow.fully_established:
+                    subflow.fully_established = True
+                    meta.on_confirmed(now)
+        elif isinstance(option, MpJoinAck):
+            if subflow.is_join and not subflow.is_active:
+                subflow.ack_now()  # our fourth ACK was lost
+        elif isinstance(option, AddAddr):
+            meta.paths.on_add_addr(subflow, option, now)
+        elif isinstance(option, RemoveAddr):
+            meta.paths.on_remove_addr(option, now)
+        elif isinstance(option, MpPrio):
+            subflow.backup = option.backup
+            subflow.host.counters["MPTcpExtMPPrioRx"] += 1
+            meta.wake_subflows()
+        elif isinstance(option, MpFail):
+            subflow.host.counters["MPTcpExtMPFailRx"] += 1
+            meta.on_mp_fail(subflow, option, now)
+        elif isinstance(option, MpFastclose) and option.receiver_key == meta.local_key:
+            subflow.host.counters["MPTcpExtMPFastcloseRx"] += 1
+            meta.on_fastclose(now)
+            return False
+    return subflow.state is not State.CLOSED
+
+
+def take_mapping(subflow: Subflow, dss: Dss, now: int) -> bool:
+    """Remember what the peer declares; False when the segment must be dropped."""
+    meta = subflow.meta
+    assert dss.dsn is not None
+    if (dss.checksum is not None) != meta.checksum:
+        # RFC 8684 §3.3.1: a checksum where none was agreed, or none where one was.
+        subflow.abort(MpTcprst(RST_MPTCP_SPECIFIC).emit(), ConnectionEnd.PROTOCOL)
+        return False
+    length = dss.length
+    if length == 0:
+        # RFC 8684 §3.7: the infinite mapping.
+        subflow.host.counters["MPTcpExtInfiniteMapRx"] += 1
+        meta.fall_back("the peer sent an infinite mapping")
+        return True
+    if dss.dsn_64:
+        meta.ack_64 = True
+    dsn = unwrap(dss.dsn, meta.rx.nxt, 64 if dss.dsn_64 else 32)
+    payload = length - 1 if dss.data_fin else length
+    if payload:
+        ssn = unwrap(dss.ssn, subflow.rcv_nxt - subflow.irs)
+        mapping = RxMapping(dsn, ssn, payload, length, dss.checksum)
+        if not subflow.rx_maps.add(mapping, subflow.rcv_nxt - subflow.irs):
+            subflow.host.counters["MPTcpExtDSSNotMatching"] += 1
+    if dss.data_fin:
+        meta.on_data_fin(dsn + payload, now)
+    return True

@@ -1,0 +1,118 @@
+"""The MPTCP options a subflow puts on its segments (RFC 8684 §3.1-§3.3).
+
+One function decides: a segment of an MPTCP subflow carries MP_CAPABLE, MP_JOIN or a DSS. A
+retransmission asks again with the same chunk and so declares the same mapping, only the DATA_ACK
+is new. TCP's own options and the order of sacrifice are `tcp.output.options_for`'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mptcp import keys
+from mptcp.mapping import TxMapping
+from mptcp.tcp.output import Kind
+from mptcp.tcp.scoreboard import SentChunk
+from mptcp.wire.checksum import dss_checksum
+from mptcp.wire.dss import Dss
+from mptcp.wire.mptcp_options import MpCapable, MpJoinAck, MpJoinSyn, MpJoinSynAck
+from mptcp.wire.seq import MASK32, MASK64
+
+if TYPE_CHECKING:
+    from mptcp.subflow import Subflow
+
+
+def data_options_length(subflow: Subflow) -> int:
+    """The most `segment_options` takes on a data segment, padded to whole words."""
+    meta = subflow.meta
+    length = 10 + (8 if meta.ack_64 else 4) + (8 if meta.dsn_64 else 4)
+    if meta.checksum:
+        length += 2
+    # MP_CAPABLE with data takes 22 or 24 and needs no more than the DSS in its place.
+    return max(length + 3 & ~3, 24)
+
+
+def segment_options(
+    subflow: Subflow, kind: Kind, chunk: SentChunk | None, room: int
+) -> list[bytes]:
+    """The MPTCP options of a segment of an MPTCP subflow; `room` bytes are free for them."""
+    if kind is Kind.SYN or kind is Kind.SYN_ACK:
+        return [_syn_option(subflow, kind)]
+    if not subflow.fully_established:
+        if subflow.is_join and subflow.is_active:
+            return [_join_ack(subflow)]
+        if subflow.is_active:
+            capable = _capable(subflow, chunk)
+            if capable is not None:
+                return [capable]
+    meta = subflow.meta
+    mapping = chunk.mapping if chunk is not None else None
+    if isinstance(mapping, TxMapping):
+        return [
+            Dss(
+                meta.data_ack(),
+                meta.ack_64,
+                mapping.dsn & (MASK64 if meta.dsn_64 else MASK32),
+                meta.dsn_64,
+                mapping.ssn & MASK32,
+                mapping.length,
+                mapping.checksum,
+            ).emit()
+        ]
+    if meta.data_fin_due and room >= 28 and not subflow.reassembly.starts:
+        # RFC 8684 §3.3.3: a DATA_FIN alone has SSN 0 and Data-Level Length 1.
+        dsn = meta.data_fin_dsn & MASK64
+        checksum = dss_checksum(dsn, 0, 1, 0) if meta.checksum else None
+        wide = meta.dsn_64
+        dsn = dsn if wide else dsn & MASK32
+        return [Dss(meta.data_ack(), meta.ack_64, dsn, wide, 0, 1, checksum, True).emit()]
+    if room < 12:
+        return []
+    return [Dss(meta.data_ack(), meta.ack_64).emit()]
+
+
+def _syn_option(subflow: Subflow, kind: Kind) -> bytes:
+    meta = subflow.meta
+    required = subflow.config.checksum
+    if kind is Kind.SYN:
+        if subflow.is_join:
+            return MpJoinSyn(
+                subflow.backup_request, subflow.local_id, meta.remote_token, subflow.local_nonce
+            ).emit()
+        return MpCapable(checksum_required=required).emit()
+    if subflow.is_join:
+        mac = keys.synack_hmac(
+            meta.local_key, meta.remote_key, subflow.local_nonce, subflow.remote_nonce
+        )
+        return MpJoinSynAck(
+            subflow.backup_request, subflow.local_id, mac, subflow.local_nonce
+        ).emit()
+    return MpCapable(meta.local_key, checksum_required=required or meta.checksum).emit()
+
+
+def _join_ack(subflow: Subflow) -> bytes:
+    meta = subflow.meta
+    mac = keys.ack_hmac(meta.local_key, meta.remote_key, subflow.local_nonce, subflow.remote_nonce)
+    return MpJoinAck(mac).emit()
+
+
+def _capable(subflow: Subflow, chunk: SentChunk | None) -> bytes | None:
+    """MP_CAPABLE of the third ACK, or of the first data until MPTCP is confirmed."""
+    meta = subflow.meta
+    first = subflow.snd.iss + 1
+    if chunk is None:
+        if subflow.snd.nxt != first:
+            return None
+        return MpCapable(meta.local_key, meta.remote_key, checksum_required=meta.checksum).emit()
+    mapping = chunk.mapping
+    if isinstance(mapping, TxMapping) and mapping.ssn == 1:
+        # RFC 8684 §3.1: the first data repeats MP_CAPABLE with its length, in place of a
+        # DSS; any retransmitted part of it says the same.
+        return MpCapable(
+            meta.local_key,
+            meta.remote_key,
+            mapping.length,
+            mapping.checksum,
+            checksum_required=meta.checksum,
+        ).emit()
+    return None

@@ -1,0 +1,179 @@
+"""The command line: `list`, and `run NAME…`.
+
+Exit status: 0 measured, 1 a measurement failed, 2 it cannot be done (unknown name, missing right,
+unwritable file), 130 interrupted; whatever is not 0 comes with one line on stderr. Namespaces,
+devices and child processes go with the scenario's context managers, and with the process itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from mptcp.tun.device import DeviceError
+from mptcp.tun.netns import enter_user_namespace
+
+from . import scenarios as _scenarios
+from .registry import BenchError, Options, Progress, Scenario, scenarios
+from .results import Report, document, machine
+
+assert _scenarios is not None  # imported for what it registers
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"bench: {message}\n")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not in the range above 0 to 3600")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text} is not in 1..1000")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    top = _Parser(prog="bench", description="Measurements of this stack beside the kernel's.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="list | run")
+    commands.add_parser("list", help="name the scenarios and their cases")
+    run = commands.add_parser("run", help="run scenarios")
+    run.add_argument("names", nargs="+", metavar="NAME", help="as in `bench list`")
+    run.add_argument("--quick", action="store_true", help="one short run: does it work?")
+    run.add_argument("--runs", type=_count, help="runs of each case (the median counts)")
+    run.add_argument("--seconds", type=_positive, help="length of one measurement")
+    run.add_argument("--only", default="", metavar="CASE,…", help="these cases only")
+    run.add_argument("--json", type=Path, metavar="FILE", help="write the results; - is stdout")
+    run.add_argument("--profile", type=Path, metavar="DIR", help="cProfile our own processes")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status. Raises SystemExit(2) for wrong usage."""
+    args = parser().parse_args(arguments)
+    console = Console(stderr=True)
+    if args.command == "list":
+        _list()
+        return 0
+    try:
+        return _run(args, console)
+    except KeyboardInterrupt:
+        sys.stderr.write("bench: interrupted; everything is taken down\n")
+        return 130
+    except DeviceError as error:
+        return _complain(str(error), 2)
+    except BenchError as error:
+        return _complain(str(error), 1)
+
+
+def _complain(text: str, status: int) -> int:
+    sys.stderr.write(f"bench: {' '.join(text.split())}\n")
+    return status
+
+
+def _list() -> None:
+    for entry in scenarios.values():
+        print(f"{entry.name:10} {entry.summary}")
+        print(f"{'':10} cases: {', '.join(entry.cases())}")
+
+
+def _chosen(names: Sequence[str], only: Sequence[str]) -> list[Scenario] | str:
+    """The scenarios of `names`, or the line that refuses them."""
+    unknown = [name for name in names if name not in scenarios]
+    if unknown:
+        return f"no scenario '{unknown[0]}': there are {', '.join(scenarios)}"
+    chosen = [scenarios[name] for name in dict.fromkeys(names)]
+    known = [case for entry in chosen for case in entry.cases()]
+    strange = [case for case in only if case not in known]
+    if strange:
+        return f"no case '{strange[0]}': there are {', '.join(known)}"
+    return chosen
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
+    only = tuple(case for case in args.only.split(",") if case)
+    chosen = _chosen(args.names, only)
+    if isinstance(chosen, str):
+        return _complain(chosen, 2)
+    options = Options(
+        quick=args.quick,
+        runs=args.runs,
+        seconds=args.seconds,
+        only=only,
+        profile=args.profile,
+    )
+    to_stdout = args.json is not None and str(args.json) == "-"
+    try:
+        if args.json is not None and not to_stdout:
+            args.json.touch()  # rather now than after minutes of measuring
+        if options.profile is not None:
+            options.profile.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return _complain(f"{error.filename}: {error.strerror}", 2)
+    if any(entry.needs_rights for entry in chosen):
+        enter_user_namespace()
+    described = machine()
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    reports: list[Report] = []
+    for entry in chosen:
+        with _progress(console) as progress:
+            reports.append(entry.run(options, progress))
+    text = json.dumps(document(reports, described, started), indent=2) + "\n"
+    if to_stdout:
+        sys.stdout.write(text)
+        return 0
+    if args.json is not None:
+        args.json.write_text(text, encoding="utf-8")
+    _print(reports, described)
+    return 0
+
+
+@contextlib.contextmanager
+def _progress(console: Console) -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("setting up", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield show
+
+
+def _print(reports: list[Report], described: dict[str, object]) -> None:
+    out = Console()
+    if not out.is_terminal:
+        out = Console(width=160)
+    for report in reports:
+        out.print(report.table())
+        for note in report.notes:
+            out.print(f"  {note}", highlight=False)
+    print(
+        f"  Linux {described['kernel']}, {described['cpus']} CPUs ({described['processor']}), "
+        f"{described['implementation']} {described['python']}, "
+        f"load before {described['load_before']}"
+    )

@@ -1,0 +1,69 @@
+"""Counting what arrives: a warm-up that does not count, then a stretch that does."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+
+class Meter:
+    """Bytes a second between the end of the warm-up and the end of the measurement.
+
+    The clock starts with the first byte. The stretch lasts from the first arrival after the
+    warm-up to the first arrival `seconds` later, and counts what came after the former up to and
+    with the latter, so that both edges are arrivals and a large chunk distorts nothing.
+    """
+
+    __slots__ = (
+        "_cpu",
+        "_end",
+        "_from",
+        "_started",
+        "_warm",
+        "arrivals",
+        "done",
+        "result",
+        "total",
+    )
+
+    def __init__(self, warmup: float, seconds: float) -> None:
+        self._warm = warmup
+        self._end = seconds
+        self._started = 0.0
+        self._from = 0.0
+        self._cpu = 0.0
+        self.total = 0
+        """Bytes counted so far; those of the warm-up until it is over."""
+        self.arrivals = 0
+        self.done = False
+        self.result: dict[str, Any] = {}
+        """Set when done."""
+
+    def add(self, size: int) -> bool:
+        """`size` bytes have come; True when the measurement is complete."""
+        now = time.perf_counter()
+        self.total += size
+        self.arrivals += 1
+        if self._from:
+            if now - self._from >= self._end and not self.done:
+                self._finish(now)
+        elif not self._started:
+            self._started = now
+        elif now - self._started >= self._warm:
+            self._from = now
+            self._cpu = time.process_time()
+            self.total = 0
+            self.arrivals = 0
+        return self.done
+
+    def _finish(self, now: float) -> None:
+        elapsed = now - self._from
+        self.done = True
+        self.result = {
+            "gbit_per_s": self.total * 8 / elapsed / 1e9,
+            "bytes": self.total,
+            "seconds": elapsed,
+            "arrivals_per_s": self.arrivals / elapsed,
+            "mean_arrival": self.total / self.arrivals,
+            "cpu": (time.process_time() - self._cpu) / elapsed,
+        }

@@ -1,0 +1,143 @@
+"""What a measurement found: rows of medians, as a table for people and as JSON for programs.
+
+A `Row` keeps the value of every run, so that the spread stays visible. The JSON document is
+versioned: `SCHEMA` grows by one when a key changes its meaning or goes away.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from rich.table import Table
+
+SCHEMA: Final = 1
+
+
+@dataclass(slots=True)
+class Row:
+    """One quantity and its values, one a run."""
+
+    key: str
+    """Short name for programs and for `--only`."""
+    label: str
+    """What people read."""
+    unit: str
+    values: list[float] = field(default_factory=list)
+    ratios: dict[str, float] = field(default_factory=dict)
+    """Median over the median of another row, under a short name of that row."""
+    details: list[dict[str, Any]] = field(default_factory=list)
+    """Whatever else each run told, in the order of `values`."""
+    remark: str = ""
+    """What the reader must know of this row; one line."""
+
+    @property
+    def median(self) -> float:
+        """Median of the runs. Raises statistics.StatisticsError when there is none."""
+        return statistics.median(self.values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "key": self.key,
+            "label": self.label,
+            "unit": self.unit,
+            "median": self.median,
+            "runs": self.values,
+            "ratios": self.ratios,
+            "remark": self.remark,
+            "details": self.details,
+        }
+
+
+@dataclass(slots=True)
+class Report:
+    """The result of one scenario."""
+
+    scenario: str
+    title: str
+    settings: dict[str, Any]
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+
+    def row(self, key: str) -> Row | None:
+        """The row of that key that has values, else None."""
+        return next((row for row in self.rows if row.key == key and row.values), None)
+
+    def compare(self, key: str, base: str, name: str) -> None:
+        """Enter the ratio of row `key` to row `base` as `name`, if both were measured."""
+        row, other = self.row(key), self.row(base)
+        if row is not None and other is not None and other.median > 0:
+            row.ratios[name] = row.median / other.median
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "scenario": self.scenario,
+            "title": self.title,
+            "settings": self.settings,
+            "rows": [row.to_json() for row in self.rows if row.values],
+            "notes": self.notes,
+        }
+
+    def table(self) -> Table:
+        """For the terminal: median, extremes, ratios."""
+        rows = [row for row in self.rows if row.values]
+        ratios = list(dict.fromkeys(name for row in rows for name in row.ratios))
+        table = Table(title=self.title, title_justify="left", caption_justify="left")
+        table.add_column("")
+        for heading in ("median", "min", "max"):
+            table.add_column(heading, justify="right")
+        table.add_column("unit")
+        for name in ratios:
+            table.add_column(f"÷ {name}", justify="right")
+        table.add_column("remark")
+        for row in rows:
+            cells = [number(value) for value in (row.median, min(row.values), max(row.values))]
+            shares = [f"{row.ratios[name]:.2f}" if name in row.ratios else "" for name in ratios]
+            table.add_row(row.label, *cells, row.unit, *shares, row.remark)
+        return table
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent for what is measured here."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "kernel": platform.release(),
+        "architecture": platform.machine(),
+        "processor": _processor(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
+            for line in info:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def document(reports: list[Report], described: dict[str, Any], started: str) -> dict[str, Any]:
+    """The JSON document of one call of the program; `started` is an ISO 8601 time."""
+    return {
+        "schema": SCHEMA,
+        "started": started,
+        "machine": described,
+        "scenarios": [report.to_json() for report in reports],
+    }

@@ -1,9 +1,9 @@
 """One MPTCP connection: the Multipath Transport of the thesis, the connection of RFC 8684.
 
-Owns the decisions: which bytes go to which subflow (`pull`), what the peer may send
-(`receive_window`), reinjection, DATA_FIN and the end, fallback, and the opening of subflows on the
-paths that the path manager offers. The two halves of the data sequence space are in `data_queues`;
-everything of a single subflow is in `subflow`. A plain TCP connection is a MetaSocket that has
+Owns the decisions about the whole: what the peer may send, DATA_ACK, DATA_FIN and the end, the
+life of subflows, fallback. The two halves of the data sequence space are in `data_queues`; which
+subflow gets which bytes is `dispatcher`'s, which paths are used is `paths`', everything of a single
+subflow is in `subflow`. A plain TCP connection is a MetaSocket that has
 fallen back, with one subflow and no options: the application sees no difference.
 
 Invariants
@@ -18,7 +18,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mptcp import keys
-from mptcp.data_queues import DataChunk, DataReceiver, DataSender
+from mptcp.data_queues import DataReceiver, DataSender
+from mptcp.dispatcher import Dispatcher
 from mptcp.errors import ConnectionEnd, NotConnectedError
 from mptcp.events import (
     Accepted,
@@ -32,7 +33,6 @@ from mptcp.events import (
 )
 from mptcp.path_manager.base import EndpointId
 from mptcp.paths import PathControl
-from mptcp.scheduler import schedulers
 from mptcp.subflow import Subflow
 from mptcp.tcp.congestion import CongestionControl
 from mptcp.tcp.state import NEVER, State
@@ -69,7 +69,7 @@ class MetaSocket:
         self.is_client = listener is None
         self.nodelay = config.nodelay
         self.congestion_control = config.congestion_control
-        self.scheduler = schedulers.get(config.scheduler)()
+        self.dispatcher = Dispatcher(self)
         self.paths = PathControl(self)
         # keys (RFC 8684 §3.1)
         self.local_key = local_key
@@ -93,8 +93,6 @@ class MetaSocket:
         self.rx = DataReceiver(config.receive_buffer)
         # subflows
         self.subflows: list[Subflow] = []
-        self.waiting: list[Subflow] = []
-        """Subflows that were refused data in favour of another; polled again when it is full."""
         self.controllers: list[CongestionControl] = []
         self.past_subflows = 0
         # close
@@ -111,9 +109,6 @@ class MetaSocket:
         # events and timers
         self.readable_pending = False
         self.writable_wanted = False
-        self.rtx_deadline = NEVER
-        self.rtx_backoff = 0
-        self.rtx_mark = 0
         self.orphan_deadline = NEVER
         self.heap_deadline = NEVER  # kept by the stack
         self.fendpoint = EndpointId(b"", 0, b"", 0)
@@ -136,7 +131,7 @@ class MetaSocket:
         if taken < len(data):
             self.writable_wanted = True
         if taken:
-            self.wake_subflows()
+            self.dispatcher.wake()
         return taken
 
     def recv_parts(self, limit: int = 1 << 30) -> list[memoryview]:
@@ -203,78 +198,6 @@ class MetaSocket:
         for subflow in list(self.subflows):
             subflow.abort(options if subflow.mptcp else b"")
 
-    # -- sending: what subflows pull -----------------------------------------------------------
-
-    def available(self, subflow: Subflow) -> int:
-        """Bytes that wait for a subflow, windows not considered; 0 when it may not send any."""
-        tx = self.tx
-        if self.fallback:
-            return tx.queued
-        if tx.reinject and not subflow.stale:
-            item = tx.reinjection_for(subflow)
-            if item is not None:
-                return item.chunk.end - max(item.dsn, tx.una)
-        if not tx.queued or not subflow.usable:
-            return 0
-        if subflow.backup and self._regular_path_works():
-            return 0
-        return tx.queued
-
-    def _regular_path_works(self) -> bool:
-        """RFC 8684 §3.3.8: backup subflows are for when no other works, not when it is full."""
-        return any(s.usable and not s.backup for s in self.subflows)
-
-    def send_window(self, subflow: Subflow) -> int:
-        """Bytes of the connection-level window that are left for `subflow`."""
-        if self.fallback:
-            return 1 << 30
-        tx = self.tx
-        if tx.reinject and tx.reinjection_for(subflow) is not None:
-            return 1 << 30  # it lies within the window already
-        return tx.wnd_end - tx.nxt
-
-    def pull(
-        self, subflow: Subflow, limit: int, now: int
-    ) -> tuple[list[memoryview], int, int] | None:
-        """Give `subflow` up to `limit` bytes: (parts, DSN, length). None: not now."""
-        tx = self.tx
-        if tx.reinject and not self.fallback:
-            item = tx.reinjection_for(subflow)
-            if item is not None:
-                self.stack.counters["MPTcpExtMPTCPRetrans"] += 1
-                return tx.take_reinjection(item, subflow, limit)
-        if len(self.subflows) > 1:
-            ready = [s for s in self.subflows if s is subflow or s.sendable(now) > 0]
-            chosen = self.scheduler.select(ready, tx.queued)
-            if chosen is not subflow:
-                if subflow not in self.waiting:
-                    self.waiting.append(subflow)
-                if chosen is not None:
-                    self.stack.mark_ready(chosen)
-                return None
-        dsn = tx.nxt
-        parts = tx.take(limit)
-        length = sum(map(len, parts))
-        tx.nxt = dsn + length
-        if not self.fallback:
-            tx.chunks.append(DataChunk(dsn, tx.nxt, parts, subflow))
-            if self.rtx_deadline == NEVER:
-                self._arm_retransmission(now)
-        return parts, dsn, length
-
-    def subflow_full(self, subflow: Subflow) -> None:
-        """`subflow` has nothing more to send: ask the ones that were passed over."""
-        waiting = self.waiting
-        self.waiting = []
-        for other in waiting:
-            if other is not subflow and other.state is not State.CLOSED:
-                self.stack.mark_ready(other)
-
-    def wake_subflows(self) -> None:
-        """Something changed that may let a subflow send."""
-        for subflow in self.subflows:
-            self.stack.mark_ready(subflow)
-
     def data_ack(self) -> int:
         """DATA_ACK for the wire."""
         return self.rx.nxt & (MASK64 if self.ack_64 else MASK32)
@@ -293,12 +216,12 @@ class MetaSocket:
         if data_ack + window > tx.wnd_end:
             tx.wnd_end = data_ack + window
             if tx.queued:
-                self.wake_subflows()
+                self.dispatcher.wake()
 
     def _acknowledged(self, data_ack: int, now: int) -> None:
         tx = self.tx
         tx.acknowledge(data_ack)
-        self.rtx_backoff = 0
+        self.dispatcher.backoff = 0
         if self.data_fin_due and data_ack > self.data_fin_dsn:
             self.data_fin_due = False
             self.data_fin_acked = True
@@ -376,7 +299,7 @@ class MetaSocket:
         """RFC 8684 §3.3.3: the DATA_FIN has the data sequence number `dsn`."""
         rx = self.rx
         if self.eof or (rx.fin_dsn is None and dsn < rx.nxt):
-            self._ack_data(now)
+            self.ack_data(now)
             return
         if rx.fin_dsn is None:
             rx.fin_dsn = dsn
@@ -393,10 +316,11 @@ class MetaSocket:
         if not self.fallback:
             self.rx.nxt += 1  # the DATA_FIN takes one number
             self.rx.adv += 1
-            self._ack_data(now)
+            self.ack_data(now)
         self._check_closed(now)
 
-    def _ack_data(self, now: int) -> None:
+    def ack_data(self, now: int) -> None:
+        """Send the DATA_ACK (and a DATA_FIN that is due) now, on every subflow that can."""
         for subflow in self.subflows:
             if subflow.usable or subflow.state is State.FIN_WAIT_2:
                 subflow.ack_now()
@@ -408,7 +332,7 @@ class MetaSocket:
         if self.fallback:
             for subflow in list(self.subflows):
                 subflow.close()
-        self.wake_subflows()
+        self.dispatcher.wake()
 
     def data_fin_ready(self, now: int) -> bool:
         """Assign the DATA_FIN its number once all data has one; whether it is to be sent."""
@@ -424,7 +348,7 @@ class MetaSocket:
             self.data_fin_dsn = tx.nxt
             tx.nxt += 1
             self.data_fin_due = True
-            self._arm_retransmission(now)
+            self.dispatcher.watch(now)
             return True
         return False
 
@@ -445,7 +369,7 @@ class MetaSocket:
         if self.ended is not None:
             return
         self.ended = end
-        self.rtx_deadline = NEVER
+        self.dispatcher.deadline = NEVER
         self.orphan_deadline = NEVER
         if end is not ConnectionEnd.CLOSED:
             self.rx.clear()
@@ -502,7 +426,7 @@ class MetaSocket:
         for chunk in self.tx.chunks:
             if not chunk.carriers:
                 self.tx.offer_again(chunk)
-        self.wake_subflows()
+        self.dispatcher.wake()
 
     def on_confirmed(self, now: int) -> None:
         """RFC 8684 §3.1: a DSS has come: MPTCP works on this path both ways."""
@@ -510,15 +434,6 @@ class MetaSocket:
             self.confirmed = True
             self.paths.manager.on_established(now)
             self.stack.rearm(self)
-
-    def on_subflow_rto(self, subflow: Subflow, now: int) -> None:
-        """Thesis table 4.2, RTO: clone what the subflow has not delivered to the others."""
-        if self.fallback or len(self.subflows) < 2:
-            return
-        for chunk in self.tx.chunks:
-            if subflow in chunk.carriers:
-                self.tx.offer_again(chunk)
-        self.wake_subflows()
 
     def on_subflow_fin(self, subflow: Subflow, now: int) -> None:
         """The peer closes a subflow; in plain TCP that is the end of its data."""
@@ -561,7 +476,7 @@ class MetaSocket:
         self.paths.manager.on_subflow_closed(subflow.path_index, refused=refused, now=now)
         if not self.subflows:
             self._without_subflow(end, refused, now)
-        self.wake_subflows()
+        self.dispatcher.wake()
         self.stack.rearm(self)
 
     def _without_subflow(self, end: ConnectionEnd, refused: bool, now: int) -> None:
@@ -609,7 +524,7 @@ class MetaSocket:
         self.tx.chunks.clear()
         self.tx.reinject.clear()
         self.tx.wnd_end = 1 << 66
-        self.rtx_deadline = NEVER
+        self.dispatcher.deadline = NEVER
         if not silent:
             self.stack.counters["MPTcpExtFallback"] += 1
             self.stack.emit(FellBack(self, reason))
@@ -622,44 +537,17 @@ class MetaSocket:
         """When `handle_timeout` has something to do."""
         if self.ended is not None:
             return NEVER
-        return min(self.rtx_deadline, self.orphan_deadline, self.paths.next_deadline())
+        return min(self.dispatcher.deadline, self.orphan_deadline, self.paths.next_deadline())
 
     def handle_timeout(self, now: int) -> None:
         """Run what is due."""
         if self.ended is not None:
             return
-        if now >= self.rtx_deadline:
-            self._retransmit(now)
+        if now >= self.dispatcher.deadline:
+            self.dispatcher.handle_timeout(now)
         if now >= self.orphan_deadline:
             self._abort_all()
             end = ConnectionEnd.TIMED_OUT if self.app_closed else ConnectionEnd.NO_SUBFLOW
             self.finish(end, now)
         else:
             self.paths.handle_timeout(now)
-
-    def _arm_retransmission(self, now: int) -> None:
-        """Watch that DATA_ACK advances: a subflow's ACK alone does not say it was accepted."""
-        slowest = max((s.snd.rtt.rto for s in self.subflows), default=self.config.initial_rto_us)
-        wait = min(2 * slowest << self.rtx_backoff, self.config.max_rto_us)
-        self.rtx_mark = self.tx.una
-        self.rtx_deadline = now + wait
-        self.stack.rearm(self)
-
-    def _retransmit(self, now: int) -> None:
-        """DATA_ACK may have stood still: resend the DATA_FIN, reinject what nobody carries."""
-        tx = self.tx
-        self.rtx_deadline = NEVER
-        if not tx.chunks and not self.data_fin_due:
-            return
-        if tx.una == self.rtx_mark:
-            if self.rtx_backoff < 10:
-                self.rtx_backoff += 1
-            if self.data_fin_due and not tx.chunks:
-                self._ack_data(now)
-            elif tx.chunks and all(not s.snd.board for s in self.subflows):
-                # Everything is acknowledged by TCP but not at data level (RFC 8684 §3.3.6).
-                first = tx.chunks[0]
-                first.carriers = []
-                tx.offer_again(first)
-                self.wake_subflows()
-        self._arm_retransmission(now)

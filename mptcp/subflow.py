@@ -153,14 +153,14 @@ class Subflow(TcpConnection):
         if meta.write_closed and meta.data_fin_ready(now) and not self.acks_owed:
             self.acks_owed = 1
         transmit = output.poll_output(self, now)
-        if transmit is None and meta.waiting:
-            meta.subflow_full(self)
+        if transmit is None and meta.dispatcher.waiting:
+            meta.dispatcher.on_full(self)
         return transmit
 
     def queued(self) -> int:
         if self.is_join and not self.fully_established:
             return 0
-        return self.meta.available(self)
+        return self.meta.dispatcher.available(self)
 
     def has_unsent(self) -> bool:
         # A subflow is closed when everything is acknowledged, or by itself; only in plain TCP
@@ -168,13 +168,13 @@ class Subflow(TcpConnection):
         return not self.mptcp and self.meta.tx.queued > 0
 
     def send_window(self) -> int:
-        return min(self.snd.window_room(), self.meta.send_window(self))
+        return min(self.snd.window_room(), self.meta.dispatcher.send_window(self))
 
     def pull(self, limit: int, now: int) -> tuple[list[memoryview], object | None] | None:
         if self._first_data():
             # Design rule 2, RFC 8684 §3.1: the first data goes with MP_CAPABLE, one segment.
             limit = min(limit, self.snd.mss - self.extra_options_length() - 12)
-        taken = self.meta.pull(self, limit, now)
+        taken = self.meta.dispatcher.pull(self, limit, now)
         if taken is None:
             return None
         parts, dsn, length = taken
@@ -359,7 +359,7 @@ class Subflow(TcpConnection):
         self.meta.on_subflow_time_wait(now)
 
     def on_rto(self, now: int) -> None:
-        self.meta.on_subflow_rto(self, now)
+        self.meta.dispatcher.on_timeout(self, now)
 
     def on_closed(self, end: ConnectionEnd, now: int) -> None:
         self.ended = end

@@ -128,7 +128,7 @@ def take_options(subflow: Subflow, seg: Segment, now: int) -> bool:
         elif isinstance(option, MpPrio):
             subflow.backup = option.backup
             subflow.host.counters["MPTcpExtMPPrioRx"] += 1
-            meta.wake_subflows()
+            meta.dispatcher.wake()
         elif isinstance(option, MpFail):
             subflow.host.counters["MPTcpExtMPFailRx"] += 1
             meta.on_mp_fail(subflow, option, now)

@@ -1,0 +1,144 @@
+"""Which subflow gets which bytes: the thesis's Packet Scheduler (§4.3.6, table 4.2).
+
+Subflows pull: when one has room it asks, and gets, first, what other subflows failed to deliver
+(reinjection), then new data if the scheduler chooses it. On a time-out what the subflow carries is
+offered to the others while it goes on resending by itself; on its death what only it carried is.
+A watch on DATA_ACK covers the rest: a subflow's ACK alone does not say that data was accepted
+(RFC 8684 §3.3.6).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mptcp.data_queues import DataChunk
+from mptcp.scheduler import schedulers
+from mptcp.tcp.state import NEVER, State
+
+if TYPE_CHECKING:
+    from mptcp.meta_socket import MetaSocket
+    from mptcp.subflow import Subflow
+
+UNLIMITED = 1 << 30
+
+
+class Dispatcher:
+    """One for each connection; the data itself is in `meta.tx`."""
+
+    def __init__(self, meta: MetaSocket) -> None:
+        self.meta = meta
+        self.scheduler = schedulers.get(meta.config.scheduler)()
+        self.waiting: list[Subflow] = []
+        """Subflows that were refused data in favour of another; polled again when it is full."""
+        self.deadline = NEVER
+        self.backoff = 0
+        self.mark = 0
+        """DATA_ACK when the watch was set."""
+
+    def available(self, subflow: Subflow) -> int:
+        """Bytes that wait for a subflow, windows not considered; 0 when it may not send any."""
+        tx = self.meta.tx
+        if self.meta.fallback:
+            return tx.queued
+        if tx.reinject and not subflow.stale:
+            item = tx.reinjection_for(subflow)
+            if item is not None:
+                return item.chunk.end - max(item.dsn, tx.una)
+        if not tx.queued or not subflow.usable:
+            return 0
+        if subflow.backup and self._regular_path_works():
+            return 0
+        return tx.queued
+
+    def _regular_path_works(self) -> bool:
+        """RFC 8684 §3.3.8: backup subflows are for when no other works, not when it is full."""
+        return any(s.usable and not s.backup for s in self.meta.subflows)
+
+    def send_window(self, subflow: Subflow) -> int:
+        """Bytes of the connection-level window that are left for `subflow`."""
+        if self.meta.fallback:
+            return UNLIMITED
+        tx = self.meta.tx
+        if tx.reinject and tx.reinjection_for(subflow) is not None:
+            return UNLIMITED  # it lies within the window already
+        return tx.wnd_end - tx.nxt
+
+    def pull(
+        self, subflow: Subflow, limit: int, now: int
+    ) -> tuple[list[memoryview], int, int] | None:
+        """Give `subflow` up to `limit` bytes: (parts, DSN, length). None: not now."""
+        tx = self.meta.tx
+        if tx.reinject and not self.meta.fallback:
+            item = tx.reinjection_for(subflow)
+            if item is not None:
+                self.meta.stack.counters["MPTcpExtMPTCPRetrans"] += 1
+                return tx.take_reinjection(item, subflow, limit)
+        if len(self.meta.subflows) > 1:
+            ready = [s for s in self.meta.subflows if s is subflow or s.sendable(now) > 0]
+            chosen = self.scheduler.select(ready, tx.queued)
+            if chosen is not subflow:
+                if subflow not in self.waiting:
+                    self.waiting.append(subflow)
+                if chosen is not None:
+                    self.meta.stack.mark_ready(chosen)
+                return None
+        dsn = tx.nxt
+        parts = tx.take(limit)
+        length = sum(map(len, parts))
+        tx.nxt = dsn + length
+        if not self.meta.fallback:
+            tx.chunks.append(DataChunk(dsn, tx.nxt, parts, subflow))
+            if self.deadline == NEVER:
+                self.watch(now)
+        return parts, dsn, length
+
+    def on_full(self, subflow: Subflow) -> None:
+        """`subflow` has nothing more to send: ask the ones that were passed over."""
+        waiting = self.waiting
+        self.waiting = []
+        for other in waiting:
+            if other is not subflow and other.state is not State.CLOSED:
+                self.meta.stack.mark_ready(other)
+
+    def wake(self) -> None:
+        """Something changed that may let a subflow send."""
+        for subflow in self.meta.subflows:
+            self.meta.stack.mark_ready(subflow)
+
+    def on_timeout(self, subflow: Subflow, now: int) -> None:
+        """Thesis table 4.2, RTO: clone what the subflow has not delivered to the others."""
+        if self.meta.fallback or len(self.meta.subflows) < 2:
+            return
+        for chunk in self.meta.tx.chunks:
+            if subflow in chunk.carriers:
+                self.meta.tx.offer_again(chunk)
+        self.wake()
+
+    def watch(self, now: int) -> None:
+        """Watch that DATA_ACK advances: a subflow's ACK alone does not say it was accepted."""
+        slowest = max(
+            (s.snd.rtt.rto for s in self.meta.subflows), default=self.meta.config.initial_rto_us
+        )
+        wait = min(2 * slowest << self.backoff, self.meta.config.max_rto_us)
+        self.mark = self.meta.tx.una
+        self.deadline = now + wait
+        self.meta.stack.rearm(self.meta)
+
+    def handle_timeout(self, now: int) -> None:
+        """DATA_ACK may have stood still: resend the DATA_FIN, reinject what nobody carries."""
+        tx = self.meta.tx
+        self.deadline = NEVER
+        if not tx.chunks and not self.meta.data_fin_due:
+            return
+        if tx.una == self.mark:
+            if self.backoff < 10:
+                self.backoff += 1
+            if self.meta.data_fin_due and not tx.chunks:
+                self.meta.ack_data(now)
+            elif tx.chunks and all(not s.snd.board for s in self.meta.subflows):
+                # Everything is acknowledged by TCP but not at data level (RFC 8684 §3.3.6).
+                first = tx.chunks[0]
+                first.carriers = []
+                tx.offer_again(first)
+                self.wake()
+        self.watch(now)

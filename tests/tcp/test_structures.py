@@ -1,0 +1,201 @@
+"""RangeSet, Reassembly and the RFC 6675 scoreboard against models too simple to be wrong."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mptcp.tcp.ranges import RangeSet
+from mptcp.tcp.reassembly import ENTRY_OVERHEAD, Reassembly
+from mptcp.tcp.scoreboard import IN_FLIGHT, LOST, SACKED, Scoreboard, SentChunk, split_parts
+
+MSS = 10
+spans = st.tuples(st.integers(0, 120), st.integers(1, 40)).map(lambda t: (t[0], t[0] + t[1]))
+
+
+def runs(numbers: set[int]) -> list[tuple[int, int]]:
+    """The maximal runs of a set of integers."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number:
+            found[-1] = (found[-1][0], number + 1)
+        else:
+            found.append((number, number + 1))
+    return found
+
+
+@given(st.lists(st.tuples(st.booleans(), spans), max_size=30), spans)
+def test_ranges(steps: list[tuple[bool, tuple[int, int]]], probe: tuple[int, int]) -> None:
+    """A RangeSet is a set of integers, kept as its runs."""
+    ranges = RangeSet()
+    model: set[int] = set()
+    for drop, (start, end) in steps:
+        if drop:
+            ranges.drop_below(start)
+            model = {n for n in model if n >= start}
+        else:
+            merged = ranges.add(start, end)
+            model |= set(range(start, end))
+            assert merged in runs(model)
+            assert merged[0] <= start < end <= merged[1]
+        assert ranges.pairs() == runs(model)
+        assert ranges.total() == len(model)
+        assert len(ranges) == len(runs(model))
+        assert bool(ranges) == bool(model)
+    whole = set(range(*probe))
+    assert ranges.missing(*probe) == runs(whole - model)
+    assert ranges.covers(*probe) == (whole <= model)
+    block = ranges.containing(probe[0])
+    assert block == next((r for r in runs(model) if r[0] <= probe[0] < r[1]), None)
+    ranges.clear()
+    assert ranges.pairs() == []
+
+
+@given(
+    st.lists(st.tuples(spans, st.integers(0, 255)), max_size=25),
+    st.lists(st.integers(0, 170), max_size=4).map(sorted),
+)
+def test_reassembly(arrivals: list[tuple[tuple[int, int], int]], advances: list[int]) -> None:
+    """What comes out is what came in first, in order; memory is what is held and no more."""
+    queue = Reassembly()
+    model: dict[int, int] = {}
+    at = 0
+    for (start, end), value in arrivals:
+        queue.insert(start, memoryview(bytes([value]) * (end - start)))
+        for number in range(start, end):
+            model.setdefault(number, value)
+        assert queue.ranges.pairs() == runs(set(model))
+        # RFC 2018 §4: first the block with the segment just received.
+        first = queue.sack_blocks(4)[0]
+        assert first[0] <= start
+        assert end <= first[1]
+        assert len(set(queue.sack_blocks(4))) == len(queue.sack_blocks(4)) <= 4
+        assert set(queue.sack_blocks(4)) <= set(runs(set(model)))
+    for step in advances:
+        at = max(at, step)
+        got = b"".join(queue.pop_ready(at))
+        expected = []
+        number = at
+        while number in model:
+            expected.append(model[number])
+            number += 1
+        assert got == bytes(expected)
+        at = number
+        model = {n: v for n, v in model.items() if n > at}
+        assert queue.ranges.pairs() == runs(set(model))
+    assert queue.memory >= len(queue) * ENTRY_OVERHEAD + len(model)
+    if not queue.starts:
+        assert queue.memory == 0
+    queue.clear()
+    assert (queue.memory, len(queue), queue.sack_blocks(4)) == (0, 0, [])
+
+
+@given(st.lists(st.binary(min_size=1, max_size=8), max_size=8), st.data())
+def test_split_parts(parts: list[bytes], data: st.DataObject) -> None:
+    """Cutting a gather list anywhere loses and copies nothing."""
+    whole = b"".join(parts)
+    at = data.draw(st.integers(0, len(whole)))
+    left, right = split_parts([memoryview(part) for part in parts], at)
+    assert (b"".join(left), b"".join(right)) == (whole[:at], whole[at:])
+
+
+class BoardMachine(RuleBasedStateMachine):
+    """The scoreboard against one status per byte."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.board = Scoreboard()
+        self.una = 100
+        self.nxt = 100
+        self.status: dict[int, int] = {}
+        self.resent: set[int] = set()
+        self.mapping: dict[int, int] = {}
+        self.time = 0
+
+    @rule(size=st.integers(1, 60))
+    def send(self, size: int) -> None:
+        self.time += 1
+        view = memoryview(bytes(n % 251 for n in range(self.nxt, self.nxt + size)))
+        chunk = SentChunk(self.nxt, self.nxt + size, [view], self.time, self.time)
+        self.board.add(chunk)
+        for number in range(self.nxt, self.nxt + size):
+            self.status[number] = IN_FLIGHT
+            self.mapping[number] = self.time
+        self.nxt += size
+
+    @precondition(lambda self: self.nxt > self.una)
+    @rule(data=st.data())
+    def acknowledge(self, data: st.DataObject) -> None:
+        ack = data.draw(st.integers(self.una + 1, self.nxt))
+        self.board.acknowledge(ack)
+        for number in range(self.una, ack):
+            del self.status[number]
+            self.resent.discard(number)
+        self.una = ack
+
+    @precondition(lambda self: self.nxt > self.una + 1)
+    @rule(data=st.data())
+    def select(self, data: st.DataObject) -> None:
+        start = data.draw(st.integers(self.una + 1, self.nxt - 1))
+        end = data.draw(st.integers(start + 1, self.nxt))
+        newest = self.board.select(start, end)
+        fresh = [n for n in range(start, end) if self.status[n] != SACKED]
+        assert (newest is not None) == bool(fresh)
+        for number in range(start, end):
+            self.status[number] = SACKED
+
+    @rule()
+    def is_lost(self) -> None:
+        """RFC 6675 §4: more than (DupThresh - 1) * SMSS bytes sacked above."""
+        self.board.mark_by_sack(MSS)
+        above = 0
+        for number in range(self.nxt - 1, self.una - 1, -1):
+            if self.status[number] == SACKED:
+                above += 1
+            elif above > 2 * MSS and self.status[number] == IN_FLIGHT and number not in self.resent:
+                self.status[number] = LOST
+
+    @rule()
+    def time_out(self) -> None:
+        self.board.mark_all_lost()
+        for number, status in self.status.items():
+            if status != SACKED:
+                self.status[number] = LOST
+        self.resent.clear()
+
+    @precondition(lambda self: LOST in self.status.values())
+    @rule(size=st.integers(1, 30))
+    def resend(self, size: int) -> None:
+        self.time += 1
+        lost = self.board.next_lost()
+        assert lost is not None
+        part = self.board.resend(lost, size, self.time)
+        assert 0 < part.end - part.seq <= size
+        assert b"".join(part.parts) == bytes(n % 251 for n in range(part.seq, part.end))
+        for number in range(part.seq, part.end):
+            assert self.status[number] == LOST
+            assert self.mapping[number] == part.mapping
+            self.status[number] = IN_FLIGHT
+            self.resent.add(number)
+
+    @invariant()
+    def agrees(self) -> None:
+        board = self.board
+        chunks = board.chunks[board.head :]
+        assert bool(board) == (self.nxt > self.una)
+        at = self.una
+        for chunk in chunks:
+            assert chunk.seq == at
+            assert chunk.end > chunk.seq
+            assert all(self.status[n] == chunk.status for n in range(chunk.seq, chunk.end)), chunks
+            at = chunk.end
+        assert at == self.nxt
+        statuses = list(self.status.values())
+        assert board.in_flight == statuses.count(IN_FLIGHT)
+        assert board.sacked_bytes == statuses.count(SACKED)
+        assert board.sacked.pairs() == runs({n for n, s in self.status.items() if s == SACKED})
+        assert (board.next_lost() is not None) == (LOST in statuses)
+
+
+TestBoard = BoardMachine.TestCase

@@ -18,6 +18,8 @@ class Meter:
         "_cpu",
         "_end",
         "_from",
+        "_gap",
+        "_last",
         "_started",
         "_warm",
         "arrivals",
@@ -32,6 +34,8 @@ class Meter:
         self._started = 0.0
         self._from = 0.0
         self._cpu = 0.0
+        self._last = 0.0
+        self._gap = 0.0
         self.total = 0
         """Bytes counted so far; those of the warm-up until it is over."""
         self.arrivals = 0
@@ -45,12 +49,15 @@ class Meter:
         self.total += size
         self.arrivals += 1
         if self._from:
+            if now - self._last > self._gap:
+                self._gap = now - self._last
+            self._last = now
             if now - self._from >= self._end and not self.done:
                 self._finish(now)
         elif not self._started:
             self._started = now
         elif now - self._started >= self._warm:
-            self._from = now
+            self._from = self._last = now
             self._cpu = time.process_time()
             self.total = 0
             self.arrivals = 0
@@ -63,6 +70,7 @@ class Meter:
             "gbit_per_s": self.total * 8 / elapsed / 1e9,
             "bytes": self.total,
             "seconds": elapsed,
+            "longest_gap_ms": self._gap * 1000,
             "arrivals_per_s": self.arrivals / elapsed,
             "mean_arrival": self.total / self.arrivals,
             "cpu": (time.process_time() - self._cpu) / elapsed,

@@ -157,6 +157,7 @@ class Node:
         module = __spec__.name if __name__ != "__main__" else f"{__package__}.nodes"
         self.role = role
         self._buffer = b""
+        self._words = ""
         self._process: subprocess.Popen[bytes] = namespace.run(
             [sys.executable, "-m", module, role, *options],
             stdin=subprocess.DEVNULL,
@@ -184,9 +185,11 @@ class Node:
 
     def _last_words(self) -> str:
         """Why it ended: the last line it wrote on stderr."""
-        assert self._process.stderr is not None
-        complaint = self._process.stderr.read().decode(errors="replace").strip().splitlines()
-        return complaint[-1] if complaint else f"{self.role} ended without a word"
+        if not self._words:
+            assert self._process.stderr is not None
+            lines = self._process.stderr.read().decode(errors="replace").strip().splitlines()
+            self._words = lines[-1] if lines else f"{self.role} ended without a word"
+        return self._words
 
     def complaint(self) -> str:
         """Why it failed; empty when it has not."""
@@ -194,6 +197,8 @@ class Node:
 
     def close(self, patience: float = 0.0) -> None:
         """Give it `patience` seconds to end by itself, then end it. May be called twice."""
+        if self._process.stdout is None or self._process.stdout.closed:
+            return
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:

@@ -1,5 +1,6 @@
 """The scenarios: importing this package registers them all, in the order of `list`."""
 
-from . import goodput, micro
+from .goodput import Goodput
+from .micro import Micro
 
-__all__ = ["goodput", "micro"]
+__all__ = ["Goodput", "Micro"]

@@ -17,6 +17,7 @@ from ..topology import MTU, PATHS, BarePath, Side, TwoPaths
 KERNEL_CONTROLS: Final = ("bbr", "cubic", "reno")
 PEER_CONTROL: Final = "cubic"
 _GRACE_S: Final = 10.0
+_STALL_MS: Final = 100.0
 _LEAST_SHARE: Final = 0.02
 """A path that carries less than this was not used."""
 
@@ -201,6 +202,9 @@ def _remarks(row: Row) -> list[str]:
     cpu = [f"{100 * part['cpu']:.0f}" for part in (detail.get("sender"), detail) if part]
     if cpu:
         remarks.append(f"CPU {' / '.join(cpu)} %")
+    gap = max((part["longest_gap_ms"] for part in row.details), default=0.0)
+    if gap >= _STALL_MS:
+        remarks.append(f"stalled for {gap:.0f} ms")
     for detail in row.details:
         shares = detail.get("path_shares")
         if shares and min(shares) < _LEAST_SHARE:

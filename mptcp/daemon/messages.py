@@ -130,15 +130,21 @@ def unavailable(path: str, error: OSError) -> DaemonError:
 def receive_with_descriptors(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     """Up to `size` bytes and the descriptors that came along, close-on-exec. Raises OSError.
 
+    When this process may open no more of them, [-1, -1] stands for the pair that was lost.
+
     Not socket.recv_fds: that one ignores its flags, so a child started meanwhile would inherit
     the descriptors.
     """
     descriptors = array.array("i")
-    data, ancillary, _flags, _address = sock.recvmsg(
+    data, ancillary, flags, _address = sock.recvmsg(
         size, socket.CMSG_SPACE(16 * descriptors.itemsize), socket.MSG_CMSG_CLOEXEC
     )
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             usable = len(content) - len(content) % descriptors.itemsize
             descriptors.frombytes(content[:usable])
+    if flags & socket.MSG_CTRUNC:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return data, [-1, -1]
     return data, list(descriptors)

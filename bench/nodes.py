@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from mptcp.tun.netns import Namespace
 
-from .meter import Meter
+from .meter import CpuClock, Meter
 from .registry import BenchError
 from .topology import PATHS, PORT, Side, address
 
@@ -51,21 +51,14 @@ def kernel_send(args: Arguments) -> None:
         sock.bind((address(Side.A, 1), 0))
         sock.connect((address(Side.B, 1), PORT))
         block = memoryview(bytes(CHUNK))
-        started, cpu = time.perf_counter(), time.process_time()
+        started, cpu = time.perf_counter(), CpuClock()
         sent = 0
         try:
             while True:
                 sent += sock.send(block)
         except (ConnectionError, TimeoutError):
             elapsed = time.perf_counter() - started
-        say(
-            {
-                "bytes": sent,
-                "cc": used,
-                "seconds": elapsed,
-                "cpu": (time.process_time() - cpu) / elapsed,
-            }
-        )
+        say({"bytes": sent, "cc": used, "seconds": elapsed, **cpu.shares()})
 
 
 def kernel_recv(args: Arguments) -> None:

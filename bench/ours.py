@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import mptcp
 
-from .meter import Meter
+from .meter import CpuClock, Meter
 from .registry import BenchError
 from .topology import MTU, PORT, Side, address, network
 
@@ -115,7 +115,7 @@ async def _send(args: Arguments) -> dict[str, Any]:
             PORT,
             local_addr=(address(Side.A, 1), 0),
         )
-        started, cpu = time.perf_counter(), time.process_time()
+        started, cpu = time.perf_counter(), CpuClock()
         await asyncio.wait([over], timeout=args.warmup + args.seconds * 0.8)
         described = _describe(transport)  # while the connection lives
         await over
@@ -124,7 +124,7 @@ async def _send(args: Arguments) -> dict[str, Any]:
             **described,
             "bytes": protocol.sent,
             "seconds": elapsed,
-            "cpu": (time.process_time() - cpu) / elapsed,
+            **cpu.shares(),
             "counters": dict(engine.stack.counters),
         }
 

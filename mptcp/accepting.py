@@ -50,6 +50,9 @@ class Listener:
 
 def syn_arrives(stack: Stack, seg: Segment, now: int) -> None:
     """A SYN for which there is no connection."""
+    if not _can_be_source(seg.src):
+        stack.counters["IpInAddrErrors"] += 1
+        return
     offer: MpCapable | None = None
     if stack.config.mptcp:
         for option in seg.mptcp:
@@ -68,6 +71,13 @@ def syn_arrives(stack: Stack, seg: Segment, now: int) -> None:
         stack.counters["TcpExtListenDrops"] += 1
     else:
         _accept(stack, listener, seg, offer, now)
+
+
+def _can_be_source(address: bytes) -> bool:
+    """RFC 1122 §3.2.1.3, §4.2.3.10: no multicast, broadcast, loopback or unspecified source."""
+    if len(address) == 4:
+        return address[0] not in (0, 127) and address[0] < 224
+    return address[0] != 0xFF and any(address[:15])  # ff00::/8; :: and ::1
 
 
 def _accept(

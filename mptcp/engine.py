@@ -144,14 +144,14 @@ class Engine(StreamApi):
         if self._loop is None:
             return
         try:
-            for acceptor in list(self.acceptors):
-                acceptor.close()
+            for listener in list(self.acceptors):
+                listener.close()
             self.acceptors.clear()
+            self.schedule()
             try:
                 async with asyncio.timeout(self._linger):
                     while self._closing():
                         self._turn = self._loop.create_future()
-                        self.schedule()
                         await self._turn
             except TimeoutError:
                 logger.info("connections that did not end in time are reset")
@@ -186,6 +186,7 @@ class Engine(StreamApi):
                 self._timer = None
             self._armed = NEVER
             for number in list(self.ports):
+                self.stack.interface_down(clock(), number)
                 self._detach(number)
             if self._pcap is not None and self._pcap is not self._pcap_target:
                 self._pcap.close()

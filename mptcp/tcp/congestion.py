@@ -40,10 +40,13 @@ class CongestionControl:
         """`acked` new bytes were acknowledged while the window was in full use."""
         raise NotImplementedError
 
-    def on_loss(self, in_flight: int) -> None:
-        """A loss was detected by SACK or duplicate ACKs: one reduction per window."""
+    def on_loss(self, flight_size: int) -> None:
+        """A loss was detected by SACK or duplicate ACKs: one reduction per window.
+
+        `flight_size` is what was sent and not cumulatively acknowledged (RFC 5681 §2).
+        """
         # RFC 5681 (4): half of what is in flight, not of a window that was not used.
-        self.ssthresh = max(in_flight // 2, 2 * self.mss)
+        self.ssthresh = max(flight_size // 2, 2 * self.mss)
         self.cwnd = self.ssthresh
         self.in_recovery = True
 
@@ -51,10 +54,10 @@ class CongestionControl:
         """All that was outstanding at the loss is acknowledged."""
         self.in_recovery = False
 
-    def on_timeout(self, in_flight: int, *, first: bool) -> None:
+    def on_timeout(self, flight_size: int, *, first: bool) -> None:
         """The retransmission timer expired; `first` is False for back-to-back time-outs."""
         if first:  # RFC 5681 §3.1: ssthresh is held when the same segment times out again
-            self.ssthresh = max(in_flight // 2, 2 * self.mss)
+            self.ssthresh = max(flight_size // 2, 2 * self.mss)
         self.cwnd = self.mss
         self.in_recovery = False
 

@@ -59,10 +59,7 @@ class TcpConnection:
         self.state = State.CLOSED
         self.mss_limit = interface.mtu - (IPV4_TCP_HEADERS if len(local) == 4 else IPV6_TCP_HEADERS)
         mss = self.mss_limit
-        # RFC 6928 §2: IW = min(10*MSS, max(2*MSS, 14600))
-        window = min(config.initial_window_segments * mss, max(2 * mss, 14600))
-        self.initial_window = window
-        self.cc = controllers.get(congestion_control)(mss, window, siblings)
+        self.cc = controllers.get(congestion_control)(mss, self.initial_window(mss), siblings)
         rtt = RttEstimator(config.initial_rto_us, config.min_rto_us, config.max_rto_us)
         self.snd = Sender(iss, mss, self.cc, rtt)
         # RCV (RFC 9293 §3.3.1)
@@ -97,6 +94,7 @@ class TcpConnection:
         # timers
         self.persist_deadline = NEVER
         self.persist_backoff = 0
+        self.probes_unanswered = 0
         self.linger_deadline = NEVER  # TIME-WAIT, FIN-WAIT-2
         self.upper_deadline = NEVER  # for the upper layer
         self.last_sent_at = 0
@@ -116,6 +114,10 @@ class TcpConnection:
     def closed(self) -> bool:
         """CLOSED: what was called meanwhile may have ended the connection."""
         return self.state is State.CLOSED
+
+    def initial_window(self, mss: int) -> int:
+        """RFC 6928 §2: IW = min(10*MSS, max(2*MSS, 14600))."""
+        return min(self.config.initial_window_segments * mss, max(2 * mss, 14600))
 
     # -- hooks: what the layer above supplies --------------------------------------------------
 
@@ -317,7 +319,12 @@ class TcpConnection:
         if now >= self.persist_deadline:
             # RFC 9293 §3.8.6.1, RFC 1122 §4.2.2.17: probe at exponentially growing intervals.
             self.persist_deadline = NEVER
+            if self.probes_unanswered >= self.retry_limit():
+                # RFC 1122 §4.2.2.17: as long as they are answered, for ever; else not.
+                self.abort(end=ConnectionEnd.TIMED_OUT)
+                return
             self.persist_backoff += 1
+            self.probes_unanswered += 1
             self.probe_pending = True
             self.host.mark_ready(self)
         if now >= self.upper_deadline:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_MSS_V4 = 536
 DEFAULT_MSS_V6 = 1220
 """RFC 9293 §3.7.1: assumed when the peer sends no MSS option."""
+RTO_AFTER_LOST_SYN_US = 3_000_000
 MIN_MSS = 88
 """Below this an announced MSS is raised: a tiny MSS is an attack on the sender's CPU, and
 MPTCP's 40 bytes of options must leave room for payload."""
@@ -65,6 +66,7 @@ def take_syn(conn: TcpConnection, seg: Segment, now: int) -> bool:
         mss = DEFAULT_MSS_V4 if len(conn.local) == 4 else DEFAULT_MSS_V6
     snd.mss = min(max(mss, MIN_MSS), conn.mss_limit)
     conn.cc.mss = snd.mss
+    conn.cc.cwnd = conn.initial_window(snd.mss)
     if seg.wscale is not None and config.window_scaling:
         # RFC 7323 §2.3: a shift above 14 is used as 14.
         snd.wscale = min(seg.wscale, 14)
@@ -94,6 +96,9 @@ def establish(conn: TcpConnection, now: int) -> None:
     else:
         # RFC 5681 §3.1: after a lost SYN the initial window is one segment.
         conn.cc.cwnd = snd.mss
+        if not snd.rtt.srtt:
+            # RFC 6298 (5.7): no sample, and one second was too short for the SYN.
+            snd.rtt.rto_base = max(snd.rtt.rto_base, RTO_AFTER_LOST_SYN_US)
     snd.timeouts = 0
     snd.rtt.reset_back_off()
     snd.recovery_point = snd.una

@@ -33,6 +33,15 @@ def segment_arrives(conn: TcpConnection, seg: Segment, now: int) -> None:
         return
     seq = unwrap(seg.seq, conn.rcv_nxt)
     if (
+        state is State.SYN_RECEIVED
+        and seg.flags & (SYN | ACK | RST) == SYN | ACK
+        and seq == conn.irs
+    ):
+        # RFC 9293 figure 7, simultaneous open: the peer's SYN/ACK acknowledges our SYN; its own
+        # SYN has been taken already.
+        seg.flags &= ~SYN
+        seq += 1
+    if (
         state is State.ESTABLISHED
         and seg.flags & ~PSH == ACK
         and seq == conn.rcv_nxt
@@ -126,8 +135,6 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
         # peer measure its own time-out as an RTT (RFC 7323 §4.3 leaves this case to R2).
         if seq < rcv_nxt:
             _update_ts_recent(conn, seg, seq, now)
-        if length == 0 and conn.state is not State.SYN_RECEIVED:
-            _take_ack(conn, seg, seq, now)
         conn.ack_now()
         return False
     if flags & RST:
@@ -228,6 +235,7 @@ def _take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
         return False
     if ack < snd.una:
         return True  # an old duplicate; its payload may still be good
+    conn.probes_unanswered = 0
     outstanding = bool(snd.board)
     window = seg.window << snd.wscale
     changed = snd.update_window(seq, ack, window)
@@ -356,8 +364,8 @@ def _take_fin(conn: TcpConnection, seq: int, now: int) -> None:
         case State.FIN_WAIT_1:
             # Had our FIN been acknowledged by this segment we were in FIN-WAIT-2 already.
             conn.state = State.CLOSING
-        case State.FIN_WAIT_2:
-            conn.enter_time_wait(now)
         case _:
             pass
     conn.on_fin(now)
+    if conn.state is State.FIN_WAIT_2:
+        conn.enter_time_wait(now)

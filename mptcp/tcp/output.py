@@ -262,8 +262,14 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
     lost = snd.board.next_lost()
     if lost is not None:
         room = snd.congestion_room()
-        if room < min(segment, lost.end - lost.seq) and snd.board.in_flight > 0:
+        # RFC 6675 §5 (4.3), RFC 6582 §3.2: the first lost segment goes whatever the pipe holds.
+        if (
+            room < min(segment, lost.end - lost.seq)
+            and snd.board.in_flight > 0
+            and not snd.resend_at_once
+        ):
             return None
+        snd.resend_at_once = False
         size = min(chunk_limit(conn, segment), max(room - room % segment, segment))
         part = snd.resend(lost, size, now)
         conn.host.counters["TcpRetransSegs"] += 1
@@ -280,7 +286,7 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
                 parts, mapping = pulled
                 # RFC 5681 §4.1: after an idle RTO the ACK clock is gone.
                 if not snd.board and now - conn.last_sent_at > snd.rtt.rto:
-                    snd.cc.on_idle(conn.initial_window)
+                    snd.cc.on_idle(conn.initial_window(snd.mss))
                 length = sum(map(len, parts))
                 chunk = SentChunk(snd.nxt, snd.nxt + length, parts, mapping, now)
                 snd.on_sent(chunk)

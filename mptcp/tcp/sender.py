@@ -40,11 +40,13 @@ class Sender:
         "bytes_sent",
         "cc",
         "dup_acks",
+        "flight_size",
         "iss",
         "mss",
         "nxt",
         "recovery",
         "recovery_point",
+        "resend_at_once",
         "rto_deadline",
         "rtt",
         "sack_ok",
@@ -74,6 +76,8 @@ class Sender:
         self.recovery = Recovery.OPEN
         self.recovery_point = iss  # RFC 6675 RecoveryPoint / RFC 6582 recover
         self.dup_acks = 0
+        self.flight_size = 0  # RFC 5681 FlightSize when the first duplicate ACK came
+        self.resend_at_once = False  # one retransmission need not wait for cwnd - pipe
         self.timeouts = 0  # consecutive expiries of the retransmission timer
         self.rto_deadline = NEVER
         self.bytes_sent = 0
@@ -141,8 +145,11 @@ class Sender:
         acked = ack - self.una
         in_flight_before = board.in_flight
         newest: SentChunk | None = None
+        already = 0  # bytes that a SACK had reported before
         if acked > 0:
+            already = board.sacked_bytes
             newest = board.acknowledge(ack)
+            already -= board.sacked_bytes
             self.una = ack
             self.bytes_acked += acked
             self.timeouts = 0
@@ -162,27 +169,33 @@ class Sender:
                 self.rtt.sample(ts_rtt)
             self.cc.srtt = self.rtt.srtt
         if acked > 0:
-            self._advance(acked, in_flight_before, newly_sacked or bool(board.sacked))
+            self._advance(acked, acked - already, in_flight_before)
             self.rto_deadline = now + self.rtt.rto if board else NEVER  # RFC 6298 (5.2), (5.3)
         elif newly_sacked or (duplicate and not self.sack_ok):
+            if not self.dup_acks:
+                # RFC 5681 §3.2 (1): what limited transmit adds from now on does not count.
+                self.flight_size = self.nxt - self.una
             self.dup_acks += 1
-        self._detect_loss(in_flight_before)
+        self._detect_loss()
         return acked
 
-    def _advance(self, acked: int, in_flight_before: int, sacking: bool) -> None:
-        """SND.UNA moved: leave recovery or grow the window."""
+    def _advance(self, acked: int, delivered: int, in_flight_before: int) -> None:
+        """SND.UNA moved: leave recovery or grow the window (by what was not known before)."""
         cc = self.cc
         if self.recovery is Recovery.OPEN:
             self.dup_acks = 0
         elif self.una >= self.recovery_point:
+            was_fast = self.recovery is Recovery.FAST
             self.recovery = Recovery.OPEN
             self.dup_acks = 0
             cc.on_recovered()
+            if was_fast:
+                return  # RFC 6582 §3.2 (3), RFC 6675 §5: the window is ssthresh now
         elif self.recovery is Recovery.FAST:
             if not self.sack_ok:
                 # RFC 6582 §3.2 step 3, partial ACK: the next hole is lost too.
                 self.dup_acks = max(0, self.dup_acks - max(1, acked // self.mss))
-                self.board.mark_first_lost(self.mss)
+                self.resend_at_once = self.board.mark_first_lost(self.mss)
             return
         # Grow only when the window was the limit: in slow start when at least half of it was in
         # flight, later when less than a segment or two was left (as Linux's is_cwnd_limited).
@@ -193,9 +206,9 @@ class Sender:
                 cc.cwnd * 3
             )
         if limited or self.recovery is Recovery.LOSS:
-            cc.on_ack(acked)
+            cc.on_ack(delivered)
 
-    def _detect_loss(self, in_flight_before: int) -> None:
+    def _detect_loss(self) -> None:
         """Enter or continue fast recovery."""
         board = self.board
         if not board:
@@ -220,15 +233,19 @@ class Sender:
                 and board.mark_first_lost(self.mss)
             )
         if lost and self.recovery is Recovery.OPEN:
-            self.recovery = Recovery.FAST
-            self.recovery_point = self.nxt
-            self.cc.on_loss(in_flight_before)
+            self._enter_recovery(self.flight_size if self.dup_acks else self.nxt - self.una)
+
+    def _enter_recovery(self, flight_size: int) -> None:
+        """RFC 6675 §5 (4), RFC 6582 §3.2 (2)."""
+        self.recovery = Recovery.FAST
+        self.recovery_point = self.nxt
+        self.resend_at_once = True
+        self.cc.on_loss(flight_size)
 
     def on_timeout(self, now: int) -> None:
         """The retransmission timer expired (RFC 6298 §5.4-5.6)."""
         board = self.board
         first = self.timeouts == 0
-        in_flight = board.in_flight
         if first and board.sacked.containing(self.una) is not None:
             # RFC 2018 §8: SND.UNA itself is sacked, so the receiver has discarded what it held.
             board.forget_sack()
@@ -238,15 +255,12 @@ class Sender:
         self.dup_acks = 0
         self.recovery = Recovery.LOSS
         self.recovery_point = self.nxt
-        self.cc.on_timeout(in_flight, first=first)
+        self.cc.on_timeout(self.nxt - self.una, first=first)
         self.rto_deadline = now + self.rtt.rto
 
     def on_refused(self, chunk: SentChunk) -> None:
         """The device refused the packet: it counts as a loss (design: a write may fail)."""
         if chunk.status == IN_FLIGHT and chunk.seq >= self.una and chunk.seq < chunk.end:
-            in_flight = self.board.in_flight
             self.board.mark_lost(chunk)
             if self.recovery is Recovery.OPEN:
-                self.recovery = Recovery.FAST
-                self.recovery_point = self.nxt
-                self.cc.on_loss(in_flight)
+                self._enter_recovery(self.nxt - self.una)

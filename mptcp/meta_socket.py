@@ -264,8 +264,11 @@ class MetaSocket:
             if end <= rx.nxt:
                 self.stack.counters["MPTcpExtDuplicateData"] += 1
                 return
-            if dsn >= rx.adv:
-                # RFC 8684 §3.3.5: outside the window: dropped, and not DATA_ACKed.
+            if dsn >= rx.nxt + rx.buffer:
+                # RFC 8684 §3.3.5: outside the window: dropped, and not DATA_ACKed. Not measured
+                # by `adv`: Linux counts a window that its TCP has not taken as smaller (same SEQ,
+                # same ACK: RFC 9293 §3.10.7.4) from a newer DATA_ACK, and so sends beyond our
+                # edge, but never beyond this one.
                 self.stack.counters["MPTcpExtNoDSSInWindow"] += 1
                 return
             if dsn > rx.nxt:

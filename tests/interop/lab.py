@@ -246,10 +246,10 @@ class Lab:
                 program.expect("ready")
             yield program
 
-    def bytes_on(self, path: int) -> tuple[int, int]:
-        """Bytes the near side has sent and received on the wire of a path."""
+    def bytes_on_wires(self) -> list[tuple[int, int]]:
+        """Bytes the near side has sent and received on the wire of each path."""
         rows = self.near.call(_device_table)
-        return rows[f"v{path}"]
+        return [rows[f"v{path}"] for path in range(1, self.paths + 1)]
 
     def close(self) -> None:
         """Take everything away."""

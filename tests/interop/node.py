@@ -5,8 +5,8 @@
 SPEC (JSON): role (client, server), host, port, script, seed, period, digest, interfaces (a list of
 [name, address, offload]), and as option `config` (fields of `Config`).
 The report has the digests, the error that ended the script, the richest `mptcp_info` that was seen
-(that with the most subflows, the latest of those), the bytes sent on each local address by all
-subflows there ever were, and the counters of the stack.
+(that with the most subflows, the latest of those), the bytes sent and received at each local
+address by all subflows there ever were, and the counters of the stack.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import Counter
 from typing import Any
 
 import mptcp
 from mptcp.events import Event, SubflowClosed, SubflowEstablished
-from mptcp.info import MptcpInfo, SubflowInfo, subflow_info
+from mptcp.info import MptcpInfo, subflow_info
 from mptcp.subflow import Subflow
 from tests.interop.script import CHUNK, Ledger, say
 
@@ -133,15 +134,18 @@ class Node:
 
     def report(self) -> dict[str, Any]:
         """Everything the test may want to know."""
-        sent: dict[str, int] = {}
-        subflows: list[SubflowInfo] = [subflow_info(subflow) for subflow in self.subflows]
+        subflows = [subflow_info(subflow) for subflow in self.subflows]
+        sent = Counter[str]()
+        received = Counter[str]()
         for subflow in subflows:
-            sent[subflow.local] = sent.get(subflow.local, 0) + subflow.bytes_sent
+            sent[subflow.local] += subflow.bytes_sent
+            received[subflow.local] += subflow.bytes_received
         return {
             **self.ledger.result(),
             "info": self.info.to_dict() if self.info is not None else None,
             "ever": len(subflows),
-            "sent_from": sent,
+            "sent_from": dict(sent),
+            "received_at": dict(received),
             "closed": self.closed,
             "counters": dict(self.engine.stack.counters),
         }

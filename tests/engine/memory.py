@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,10 +42,8 @@ class MemoryDevice:
             raise DeviceError(errno.ENODEV, "the test took the device away")
         if self.queue:
             return self.queue.popleft()
-        try:
+        with suppress(BlockingIOError):
             os.eventfd_read(self.descriptor)
-        except BlockingIOError:
-            pass
         return None
 
     def write(self, vnet_header: BytesLike, parts: Sequence[BytesLike]) -> bool:
@@ -121,6 +120,32 @@ class Pair:
             for config, side, own in zip((config_a, config_b), self.sides, addresses, strict=True)
         )
         self._stack = AsyncExitStack()
+
+    def b_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that both run in."""
+        return self.b.loop
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let both engines run until `condition` holds; a deadline of five seconds."""
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0)
+
+    def cut(self) -> None:
+        """From now on packets are lost, both ways."""
+        for side in self.sides:
+            for device in side.devices.values():
+                device.peer = None
+
+    async def settle(self) -> None:
+        """Let both engines run until nothing moves but time."""
+        devices = [device for side in self.sides for device in side.devices.values()]
+        quiet = 0
+        while quiet < 5:
+            await asyncio.sleep(0)
+            busy = any(device.queue for device in devices)
+            busy = busy or self.a._scheduled or self.b._scheduled
+            quiet = 0 if busy else quiet + 1
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.a)

@@ -8,9 +8,15 @@ PEER ?= ours
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml
+# What runs the stack, the daemon and the demonstration.
+$(VENV)/.core: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=python3.11"; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: apt-get install python3-venv python3-dev gcc make"; exit 2; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: apt-get install python3-venv python3-dev gcc make"; exit 2; }
+	$(BIN)/pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+# What tests, checks and measures it.
+$(VENV)/.ready: $(VENV)/.core
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench,test,dev]'
 	@touch $@
 
@@ -18,7 +24,7 @@ $(VENV)/.ready: pyproject.toml
 system:
 	@sh tools/system-packages.sh
 
-demo: setup
+demo: $(VENV)/.core
 	$(BIN)/python -m demo --peer $(PEER)
 
 test: setup system
@@ -28,7 +34,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests
+	$(BIN)/mypy tests demo
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-out bench-out

@@ -21,7 +21,7 @@ from demo.judgement import Finding
 from demo.network import PathPlan
 
 _LINE_US: Final = 1_000_000  # between two lines where there is no terminal
-_BAR: Final = 30
+_BAR: Final = 18  # the whole table fits 80 columns
 _MARKS: Final = {True: ("ok", "green"), False: ("MISSED", "bold red"), None: ("", "")}
 
 
@@ -75,7 +75,7 @@ class Display:
         table.add_column(min_width=4)
         table.add_column(width=_BAR)
         table.add_column(justify="right", min_width=12)
-        table.add_column(style="dim")
+        table.add_column(style="dim", no_wrap=True)
         for path, rate, is_up in zip(self.paths, rates, up, strict=True):
             table.add_row(
                 path.name,

@@ -18,6 +18,7 @@ from mptcp import errors
 from mptcp.config import Config
 
 if TYPE_CHECKING:
+    from mptcp.daemon.client import DaemonServer
     from mptcp.engine import Engine, run
     from mptcp.engine_interfaces import Interface
     from mptcp.streams import ClientConnected, LocalAddress
@@ -79,7 +80,7 @@ async def start_server(
     backlog: int | None = None,
     limit: int = 65536,
     path: str | os.PathLike[str] | None = None,
-) -> asyncio.AbstractServer:
+) -> DaemonServer:
     """Listen through the running mptcpd; as asyncio.start_server().
 
     `host` None: all addresses of the daemon's stack. `backlog`: half-open

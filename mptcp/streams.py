@@ -15,8 +15,7 @@ import socket
 import ssl as ssl_module
 from asyncio import sslproto
 from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mptcp.driver import Driver
 from mptcp.errors import ConnectionEnd, NoRouteError
@@ -57,7 +56,7 @@ class _Connecting:
         return False
 
 
-class Server:
+class Server(asyncio.AbstractServer):
     """A listening port and the connections it has accepted; asyncio.Server's manners."""
 
     def __init__(
@@ -72,7 +71,8 @@ class Server:
         self._factory = protocol_factory
         self._ssl = ssl
         self._transports: set[MptcpTransport] = set()
-        self._closed: asyncio.Future[None] = driver.loop.create_future()
+        self._loop = driver.loop
+        self._closed: asyncio.Future[None] = self._loop.create_future()
         self.port = listeners[0].port
         """The port that is listened on, also when 0 was asked for."""
         self.address: str | None = None
@@ -99,6 +99,10 @@ class Server:
         except BaseException:
             self._transports.discard(transport)
             raise
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop it runs in."""
+        return self._loop
 
     def is_serving(self) -> bool:
         """Whether new connections are accepted."""
@@ -137,18 +141,6 @@ class Server:
             await self.wait_closed()
         finally:
             self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-        await self.wait_closed()
 
 
 def _unused(driver: Driver) -> asyncio.Future[None]:

@@ -28,7 +28,7 @@ from typing import Any, Final, cast
 
 from mptcp.tun.emulator import LinkEmulator, PathEnd, PathSpec
 from mptcp.tun.netns import Namespace
-from tests.interop.script import Script
+from tests.interop.script import Script, defaults_for
 
 PORT: Final = 5001
 PATIENCE_S: Final = 60.0
@@ -207,6 +207,8 @@ class Lab:
 
     def signal_far_addresses(self) -> None:
         """Have the far kernel announce the addresses of its other paths (ADD_ADDR)."""
+        if self.far_is_ours:
+            return
         for path in range(2, self.paths + 1):
             self.far.add_mptcp_endpoint(self.far_address(path), flags=("signal",))
 
@@ -263,7 +265,7 @@ def len_of(family: int) -> int:
 
 def defaults(role: str, script: Script, seed: int) -> dict[str, Any]:
     """The part of a specification that every program has."""
-    return {"role": role, "port": PORT, "script": script, "seed": seed, "period": 1 << 20}
+    return {"role": role, "port": PORT, "script": script, **defaults_for(seed)}
 
 
 def _device_table() -> dict[str, tuple[int, int]]:

@@ -118,6 +118,11 @@ class Ledger:
         }
 
 
+def defaults_for(seed: int) -> dict[str, Any]:
+    """The part of a specification that a `Ledger` needs."""
+    return {"seed": seed, "period": 1 << 20}
+
+
 def say(event: str, **values: Any) -> None:
     """Print a line for the test."""
     print(json.dumps({"event": event, **values}), flush=True)

@@ -43,5 +43,9 @@ class Driver(Protocol):
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop the engine runs in."""
 
+    def advance(self) -> None:
+        """To be called before calls into the stack that start timers: it knows the time only from
+        us, and we may have been idle for long."""
+
     def schedule(self) -> None:
         """To be called after every call into the stack."""

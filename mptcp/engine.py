@@ -9,7 +9,8 @@ packets; what is left waits for the next turn of the loop, so that other tasks r
 timer is re-armed, which touches the loop only when the deadline has become earlier.
 
 Invariants
-  * Whoever calls the stack outside `_pump` calls `schedule()` after it; calls are coalesced.
+  * Whoever calls the stack outside `_pump` calls `schedule()` after it; calls are coalesced. Before
+    a call that starts timers (open, close) comes `advance()`.
   * `_armed` is never later than the stack's deadline between two turns.
   * After `stop()`, however it was reached, nothing is left: reader, timer, device, address.
 """
@@ -75,15 +76,19 @@ class Engine(StreamApi):
 
         `linger`: seconds that `stop()` grants to connections which the application has closed
         and whose peer has not.
-        Raises ValueError for two interfaces of one name.
+        Raises ValueError for two interfaces of one name, and for a policy nobody has registered.
         """
         names = [interface.name for interface in interfaces]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two interfaces are called {name}: give each its own name")
+        self.config = config or Config()
         for registry in (schedulers, controllers, path_managers):
             registry.load_entry_points()
-        self.config = config or Config()
+        # Unknown names are to fail here, not when the first connection begins.
+        schedulers.get(self.config.scheduler)
+        controllers.get(self.config.congestion_control)
+        path_managers.get(self.config.path_manager)
         self.stack = Stack(self.config, os.urandom, now=clock())
         self.handlers: dict[MetaSocket, Handler] = {}
         """Who takes the events of a connection."""
@@ -169,6 +174,7 @@ class Engine(StreamApi):
 
     def _shut_down(self) -> None:
         """The part of `stop()` that cannot be interrupted: no await in it."""
+        self.advance()
         for listener in list(self.stack.listeners.values()):
             listener.close()
         self.acceptors.clear()
@@ -272,6 +278,10 @@ class Engine(StreamApi):
             self.schedule()
 
     # -- the turn ------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Tell the stack the time, before a call that starts timers; see `Driver`."""
+        self.stack.handle_timeout(clock())
 
     def schedule(self) -> None:
         """Have one turn run soon: the stack may have something to send or to tell."""

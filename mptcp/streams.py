@@ -198,6 +198,7 @@ class StreamApi:
         failure: OSError | None = None
         for address in await _resolve(self, host, port):
             try:
+                self.advance()
                 connection = self.stack.connect(address, port, local_addr=local)
             except NoRouteError as error:
                 failure = failure or error

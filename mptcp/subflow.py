@@ -24,7 +24,7 @@ from mptcp.subflow_input import (
     take_options,
     third_ack,
 )
-from mptcp.subflow_options import data_options_length, segment_options
+from mptcp.subflow_options import data_options_length, prepared_options, segment_options
 from mptcp.tcp import output
 from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.host import Host, Interface, Transmit
@@ -202,6 +202,9 @@ class Subflow(TcpConnection):
         if not self.mptcp or kind is Kind.RST:
             return []
         return segment_options(self, kind, chunk, room)
+
+    def prepared_options(self, chunk: SentChunk | None, now: int) -> bytes | None:
+        return prepared_options(self, chunk, now)
 
     def may_signal(self) -> bool:
         # MP_CAPABLE or MP_JOIN with keys leaves no room; they go until the peer confirms.

@@ -7,7 +7,8 @@ is new. TCP's own options and the order of sacrifice are `tcp.output.options_for
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import struct
+from typing import TYPE_CHECKING, Final
 
 from mptcp import keys
 from mptcp.mapping import TxMapping
@@ -20,6 +21,55 @@ from mptcp.wire.seq import MASK32, MASK64
 
 if TYPE_CHECKING:
     from mptcp.subflow import Subflow
+
+_DATA: Final = struct.Struct("!IIIIQQIHH")
+_ACK: Final = struct.Struct("!IIIIQ")
+_TIMESTAMPS: Final = 0x0101080A  # NOP, NOP, kind 8, length 10
+_DSS_DATA: Final = 0x1E1A200F  # kind 30, length 26, DSS, 64-bit DATA_ACK and DSN
+_DSS_ACK: Final = 0x1E0C2003  # kind 30, length 12, DSS, 64-bit DATA_ACK
+_NOP_NOP: Final = 0x0101
+
+
+def prepared_options(subflow: Subflow, chunk: SentChunk | None, now: int) -> bytes | None:
+    """The common option blocks, packed at once: timestamps with a DSS in its 64-bit forms.
+
+    They are byte for byte what `segment_options` leads to, which serves everything else: other
+    widths, checksums, SACK blocks, MP_CAPABLE and MP_JOIN, DATA_FIN.
+    """
+    meta = subflow.meta
+    if not (
+        subflow.fully_established
+        and subflow.mptcp
+        and subflow.ts_ok
+        and meta.ack_64
+        and meta.dsn_64
+        and not meta.checksum
+    ):
+        return None
+    if chunk is None:
+        if meta.data_fin_due or subflow.reassembly.starts:
+            return None
+        return _ACK.pack(
+            _TIMESTAMPS,
+            (now // 1000 + subflow.ts_offset) & MASK32,
+            subflow.ts_recent,
+            _DSS_ACK,
+            meta.rx.nxt & MASK64,
+        )
+    mapping = chunk.mapping
+    if not isinstance(mapping, TxMapping):
+        return None
+    return _DATA.pack(
+        _TIMESTAMPS,
+        (now // 1000 + subflow.ts_offset) & MASK32,
+        subflow.ts_recent,
+        _DSS_DATA,
+        meta.rx.nxt & MASK64,
+        mapping.dsn & MASK64,
+        mapping.ssn & MASK32,
+        mapping.length,
+        _NOP_NOP,
+    )
 
 
 def data_options_length(subflow: Subflow) -> int:

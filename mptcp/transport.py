@@ -145,6 +145,7 @@ class MptcpTransport(asyncio.Transport):
             self._close_connection()
 
     def _close_connection(self) -> None:
+        self._driver.advance()
         self.connection.close()
         self._driver.lingering[self.connection] = self._check_flushed
         self._driver.schedule()
@@ -161,6 +162,7 @@ class MptcpTransport(asyncio.Transport):
         """Also asyncio.sslproto's way to report a fatal error."""
         if not self._lost:
             self._lose(exc)
+            self._driver.advance()
             self.connection.abort()
             self._driver.schedule()
 
@@ -302,6 +304,7 @@ class MptcpTransport(asyncio.Transport):
             return
         self._eof_written = True
         if not self._buffer:
+            self._driver.advance()
             self.connection.shutdown()
             self._driver.schedule()
 

@@ -144,6 +144,13 @@ class TcpConnection:
         """Options of the upper layer for a segment, at most `room` bytes when padded."""
         return []
 
+    def prepared_options(self, chunk: SentChunk | None, now: int) -> bytes | None:
+        """The whole option block of a data segment or bare ACK where it can be made in one go.
+
+        It must be what `output.options_for` would make; None: take the general way.
+        """
+        return None
+
     def extra_options_length(self) -> int:
         """The most `extra_options` takes on a data segment, padded."""
         return 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from mptcp.tcp.handshake import syn_options
 from mptcp.tcp.host import GSO_NONE, GSO_TCPV4, GSO_TCPV6, Transmit
 from mptcp.tcp.scoreboard import SentChunk
-from mptcp.tcp.state import FLUSHING, NEVER, State
+from mptcp.tcp.state import CAN_SEND, FLUSHING, NEVER, State
 from mptcp.wire.tcp import (
     ACK,
     FIN,
@@ -65,6 +65,10 @@ def options_for(
         own = syn_options(conn, now, kind is Kind.SYN_ACK)
         used = len(emit_options(own))
         return emit_options([*own, *conn.extra_options(kind, None, MAX_OPTIONS - used)])
+    if not control:
+        prepared = conn.prepared_options(chunk, now)
+        if prepared is not None:
+            return prepared
     options: list[bytes] = []
     room = MAX_OPTIONS
     if control:
@@ -276,7 +280,7 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
         conn.host.rearm(conn)
         return send_data(conn, part, now)
     available = conn.queued()
-    if available > 0 and conn.state in (State.ESTABLISHED, State.CLOSE_WAIT):
+    if available > 0 and conn.state in CAN_SEND:
         window = conn.send_window()
         room = min(window, snd.congestion_room(), chunk_limit(conn, segment))
         size = _sendable(conn, available, room, segment)

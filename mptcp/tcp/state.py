@@ -24,12 +24,17 @@ class State(enum.Enum):
     TIME_WAIT = 9
 
 
-SYNCHRONIZED: Final = frozenset(State) - {State.CLOSED, State.SYN_SENT, State.SYN_RECEIVED}
-CAN_SEND: Final = frozenset({State.ESTABLISHED, State.CLOSE_WAIT})
+# Tuples, not sets: membership compares identities first, while an Enum hashes in Python code.
+
+CAN_SEND: Final = (State.ESTABLISHED, State.CLOSE_WAIT)
 """States in which new data may be queued (RFC 9293 §3.10.2)."""
-FLUSHING: Final = frozenset(
-    {State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK}
+FLUSHING: Final = (
+    State.ESTABLISHED,
+    State.CLOSE_WAIT,
+    State.FIN_WAIT_1,
+    State.CLOSING,
+    State.LAST_ACK,
 )
 """States in which data or a FIN may still be in flight from this side."""
-CAN_RECEIVE: Final = frozenset({State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2})
+CAN_RECEIVE: Final = (State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2)
 """States in which payload is taken (RFC 9293 §3.10.7.4, seventh)."""

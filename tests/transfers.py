@@ -138,12 +138,22 @@ def network(
 
 
 def open_programs(
-    a: SimHost, b: SimHost, up: bytes, down: bytes, **options: object
+    a: SimHost,
+    b: SimHost,
+    up: bytes,
+    down: bytes,
+    *,
+    writes: Iterable[int] = (),
+    early_end: bool = False,
 ) -> tuple[Program, Program]:
-    """A program on `b` that listens on port 80 and one on `a` that connects to it."""
+    """A program on `b` that listens on port 80 and one on `a` that connects to it.
+
+    The server says the end of its data when it has read the client's; at once with `early_end`.
+    """
+    sizes = list(writes)
     b.stack.listen(80)
-    server = Program(b, down, **options)  # type: ignore[arg-type]
-    client = Program(a, up, connection=a.stack.connect("10.0.0.2", 80), **options)  # type: ignore[arg-type]
+    server = Program(b, down, writes=sizes, shuts_down=early_end)
+    client = Program(a, up, connection=a.stack.connect("10.0.0.2", 80), writes=sizes)
     return client, server
 
 

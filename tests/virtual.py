@@ -23,7 +23,7 @@ from mptcp.wire.ip import TCP, parse_ip
 from mptcp.wire.tcp import FIN, Segment, flag_names, parse_segment
 
 if TYPE_CHECKING:
-    from tests.peer import Peer
+    from tests.flow import Flow
 
 PEER_KEY = bytes.fromhex("1112131415161718")
 
@@ -112,7 +112,7 @@ class Wire:
             )
             self.interfaces.append(interface)
             self.stack.interface_up(self.now, interface)
-        self.peers: list[Peer] = []
+        self.peers: list[Flow] = []
         self.raw: deque[bytes] = deque()
         """Packets that belong to no peer."""
         self.events: list[Event] = []
@@ -161,7 +161,7 @@ class Wire:
         assert seg.bad_options == 0
         peer.arrived(seg, bytes(packet[ip.offset + 20 : headers]), transmit.gso_size, headers)
 
-    def _peer_of(self, seg: Segment) -> Peer | None:
+    def _peer_of(self, seg: Segment) -> Flow | None:
         bound = (seg.src, seg.sport, seg.dst, seg.dport)
         for peer in self.peers:
             if (peer.local, peer.local_port, peer.address, peer.port) == bound:

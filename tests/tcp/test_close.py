@@ -91,7 +91,6 @@ def test_queued_data_goes_before_the_fin(wire: Wire, peer: Peer) -> None:
         connection.send(b"x")
 
 
-@pytest.mark.xfail(strict=True, reason="eof is not set by a FIN that leads to TIME-WAIT")
 def test_half_close_by_us(wire: Wire, peer: Peer) -> None:
     """§3.6: who has sent FIN goes on receiving until the peer's FIN."""
     connection = peer.handshake()

@@ -77,7 +77,6 @@ def test_growth_needs_a_used_window() -> None:
     assert peer.subflow().cc.cwnd == cwnd
 
 
-@pytest.mark.xfail(strict=True, reason="the first retransmission waits for cwnd - pipe")
 @pytest.mark.parametrize("sack", [True, False])
 def test_fast_retransmit(sack: bool) -> None:
     """RFC 5681 §3.2: the third duplicate ACK resends the missing segment, the second does not."""
@@ -92,16 +91,7 @@ def test_fast_retransmit(sack: bool) -> None:
     assert sent.count(edge(0)) == 1
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        pytest.param(
-            10_000,
-            marks=pytest.mark.xfail(strict=True, reason="ssthresh is half of pipe"),
-        ),
-        40_000,
-    ],
-)
+@pytest.mark.parametrize("data", [10_000, 40_000])
 def test_ssthresh_and_cwnd_after_loss(data: int) -> None:
     """RFC 5681 (4): ssthresh = max(FlightSize / 2, 2*SMSS); RFC 6675 §5 (4.2): cwnd = ssthresh.
 
@@ -116,7 +106,6 @@ def test_ssthresh_and_cwnd_after_loss(data: int) -> None:
     assert cc.cwnd == cc.ssthresh
 
 
-@pytest.mark.xfail(strict=True, reason="the first retransmission waits for cwnd - pipe")
 def test_full_recovery_with_newreno() -> None:
     """RFC 6582 §3.2 (3): a full ACK ends recovery with cwnd no larger than ssthresh (or flight)."""
     peer = start(sack=False, data=10_000)
@@ -132,7 +121,6 @@ def test_full_recovery_with_newreno() -> None:
     assert MSS <= cc.cwnd <= cc.ssthresh + MSS
 
 
-@pytest.mark.xfail(strict=True, reason="the first retransmission waits for cwnd - pipe")
 def test_partial_acks_of_newreno() -> None:
     """RFC 6582 §3.2 (3): a partial ACK resends the next hole at once, without three duplicates."""
     peer = start(sack=False, data=10_000)
@@ -184,7 +172,6 @@ def test_not_lost_below_the_threshold() -> None:
     assert peer.subflow().snd.bytes_retransmitted == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the first retransmission waits for cwnd - pipe")
 def test_pipe_limits_what_is_sent_in_recovery() -> None:
     """RFC 6675 §5 (C): while cwnd - pipe >= 1 SMSS, lost segments first, then new data."""
     peer = start(sack=True)
@@ -211,7 +198,6 @@ def test_lost_retransmission_waits_for_the_timer() -> None:
     peer.expect_nothing(until=seconds(60))
 
 
-@pytest.mark.xfail(strict=True, reason="ssthresh is half of pipe, not of FlightSize")
 def test_timeout_resends_what_is_not_sacked() -> None:
     """RFC 6675 §5.1: after an RTO the SACK information is kept; slow start from one segment."""
     peer = start(sack=True, data=10_000)
@@ -253,7 +239,6 @@ def test_reneging_receiver() -> None:
     peer.expect_nothing(until=peer.wire.time + seconds(120))
 
 
-@pytest.mark.xfail(strict=True, reason="IW is computed from the interface's MSS, not from SMSS")
 def test_idle_restart() -> None:
     """RFC 5681 §4.1: after an idle RTO cwnd = min(IW, cwnd) before more is sent."""
     peer = start(sack=True, data=30_000)

@@ -1,4 +1,4 @@
-"""What leaves and when: Nagle, push, sequence wrap, chunks for an offload device (design rule 2)."""
+"""What leaves and when: Nagle, push, wrap, chunks for an offload device (design rule 2)."""
 
 from __future__ import annotations
 

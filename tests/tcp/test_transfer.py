@@ -90,6 +90,7 @@ def disturb(sim: Simulation, seed: int, drop: float, duplicate: float, hold: flo
     sack=st.booleans(),
     timestamps=st.booleans(),
     window=st.sampled_from([4096, 65536, 6 << 20]),
+    early_end=st.booleans(),
 )
 def test_any_network(
     seed: int,
@@ -103,6 +104,7 @@ def test_any_network(
     sack: bool,
     timestamps: bool,
     window: int,
+    early_end: bool,
 ) -> None:
     """Whatever the network does, the bytes arrive and the connection closes."""
     config: dict[str, object] = {
@@ -114,7 +116,7 @@ def test_any_network(
     sim, a, b, _ = network(seed, a=config, b=config, offload=offload, rate_bps=100_000_000)
     disturb(sim, seed, drop, duplicate, hold)
     first, second = payload(up, seed), payload(down, seed + 1)
-    client, server = open_programs(a, b, first, second, writes=writes)
+    client, server = open_programs(a, b, first, second, writes=writes, early_end=early_end)
     exchange(sim, client, server, first, second, limit_us=600_000_000)
 
 

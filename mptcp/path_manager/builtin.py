@@ -75,6 +75,7 @@ class BuiltinPathManager(PathManager):
         self.remote[0] = (fendpoint.remote, fendpoint.remote_port)
         if transport.is_client:
             self.grace_until = now + max(GRACE_US, 2 * transport.rtt())
+            self._update(now)  # an ADD_ADDR may have come before the confirmation
         elif self.config.announce_addresses:
             self._announce_all(now)
 

@@ -34,6 +34,7 @@ class Node:
         self.info: MptcpInfo | None = None
         self.subflows: list[Subflow] = []
         self.closed: list[str] = []
+        self.joined = asyncio.Event()
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
         engine.on_event = self.on_event
@@ -41,6 +42,7 @@ class Node:
     def on_event(self, event: Event) -> None:
         if isinstance(event, SubflowEstablished):
             self.subflows.append(event.subflow)
+            self.joined.set()
         elif isinstance(event, SubflowClosed):
             self.closed.append(event.end.name)
 
@@ -70,6 +72,11 @@ class Node:
             if sink.put(data):
                 self.look()
 
+    async def wait_for_subflows(self, count: int) -> None:
+        while len(self.subflows) < count:
+            self.joined.clear()
+            await self.joined.wait()
+
     async def send_all(self, count: int) -> None:
         await self.send(count)
         self.writer.write_eof()
@@ -92,6 +99,8 @@ class Node:
                 self.look()
                 say("gate")
                 await self.engine.loop.run_in_executor(None, sys.stdin.readline)
+            case "subflows":
+                await self.wait_for_subflows(arguments[0])
             case "abort":
                 self.writer.transport.abort()
             case "error":

@@ -10,6 +10,7 @@ A script is a list of steps, each a list of a name and arguments:
     ["trade", n]     send n bytes while receiving n; nothing ends
     ["send", n]  ["receive", n]  ["eof"]  ["until_eof"]
     ["gate"]         print a line, wait for one
+    ["subflows", n]  wait until that many have been established (nodes only)
     ["abort"]        RST (the kernel: SO_LINGER 0)
     ["error"]        wait until the connection fails
 
@@ -27,7 +28,7 @@ from typing import Any, Final, Protocol
 Script = list[list[Any]]
 
 CHUNK: Final = 256 << 10
-SAMPLE: Final = 2 << 20
+SAMPLE: Final = 512 << 10
 """Bytes received between two looks at the state of the connection."""
 
 

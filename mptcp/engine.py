@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from mptcp.config import Config
 from mptcp.driver import Handler
 from mptcp.engine_interfaces import DeviceFactory, Interface, Offloads, Port, VnetHeaders, open_tun
-from mptcp.events import Accepted, Event
+from mptcp.errors import ConnectionEnd
+from mptcp.events import Accepted, Closed, Event
 from mptcp.info import MptcpInfo, mptcp_info
 from mptcp.meta_socket import MetaSocket
 from mptcp.path_manager.base import path_managers
@@ -186,6 +187,9 @@ class Engine(StreamApi):
             while self.ports and self._transmit():  # the resets
                 pass
             self._dispatch()
+            # Who still waits to hand over what an ended connection has left will wait in vain.
+            for connection, handler in list(self.handlers.items()):
+                handler.handle_event(Closed(connection, ConnectionEnd.ABORTED))
         finally:
             if self._timer is not None:
                 self._timer.cancel()

@@ -402,6 +402,13 @@ def test_two_interfaces_of_one_name() -> None:
         Engine([Interface("tun1", "10.0.0.1/24"), Interface("tun1", "10.0.1.1/24")])
 
 
+@pytest.mark.parametrize("kind", ["scheduler", "congestion_control", "path_manager"])
+def test_an_unknown_policy_is_refused_at_once(kind: str) -> None:
+    options: dict[str, Any] = {kind: "nonsense"}
+    with pytest.raises(ValueError, match=r"unknown .* 'nonsense': use one of"):
+        Engine(config=Config(**options))
+
+
 def test_run_prefers_uvloop() -> None:
     async def loop_module() -> str:
         return type(asyncio.get_running_loop()).__module__

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 
@@ -34,7 +33,7 @@ Factory = Callable[[Interface], Attachment]
 
 def inside(namespace: Namespace) -> Factory:
     """A factory whose devices are in `namespace`."""
-    return partial(namespace.call, open_tun)
+    return lambda description: namespace.call(open_tun, description)
 
 
 def links(namespace: Namespace) -> list[str]:

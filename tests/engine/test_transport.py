@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import mptcp
 from mptcp import Config
+from mptcp.engine import clock
 from mptcp.info import MptcpInfo
 from mptcp.meta_socket import MetaSocket
 from mptcp.transport import HIGH_WATER, READ_BUDGET, READ_PIECE, MptcpTransport
@@ -190,6 +191,17 @@ async def test_data_that_waits_while_the_connection_ends_comes_before_the_end(pa
         assert other.exception is None
 
 
+async def test_data_that_is_never_taken_does_not_hold_up_the_engines_end(pair: Pair) -> None:
+    async with pair:
+        one, other = await connect(pair, server=Recorder(keep_open=True, paused=True))
+        other.transport.write_eof()
+        one.transport.write(b"unheard")
+        one.transport.write_eof()
+        await one.lost.wait()
+    assert other.calls == ["made", "lost"]
+    assert isinstance(other.exception, ConnectionAbortedError)
+
+
 @pytest.mark.parametrize("method", ["data_received", "eof_received"])
 async def test_a_protocol_that_raises_loses_its_connection_and_no_other(
     pair: Pair, method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -227,6 +239,17 @@ async def test_a_buffer_that_is_reused_is_not_sent_changed() -> None:
         other.transport.resume_reading()
         await other.ended.wait()
         assert other.data == b"a" * 200_000
+
+
+@pytest.mark.parametrize("method", ["close", "abort", "write_eof"])
+async def test_the_stack_knows_the_time_when_something_ends(pair: Pair, method: str) -> None:
+    async with pair:
+        one, _ = await connect(pair)
+        one.transport.write(b"x")
+        await pair.settle()
+        before = clock()
+        getattr(one.transport, method)()
+        assert pair.a.stack.now >= before
 
 
 async def test_limits_and_types(pair: Pair) -> None:

@@ -145,15 +145,16 @@ def open_programs(
     *,
     writes: Iterable[int] = (),
     early_end: bool = False,
+    remote: str = "10.0.0.2",
 ) -> tuple[Program, Program]:
-    """A program on `b` that listens on port 80 and one on `a` that connects to it.
+    """A program on `b` that listens on port 80 and one on `a` that connects to its `remote`.
 
     The server says the end of its data when it has read the client's; at once with `early_end`.
     """
     sizes = list(writes)
     b.stack.listen(80)
     server = Program(b, down, writes=sizes, shuts_down=early_end)
-    client = Program(a, up, connection=a.stack.connect("10.0.0.2", 80), writes=sizes)
+    client = Program(a, up, connection=a.stack.connect(remote, 80), writes=sizes)
     return client, server
 
 

@@ -309,6 +309,21 @@ def test_refused_join_is_not_repeated(wire: Wire, peer: Peer) -> None:
     assert connection.ended is None
 
 
+@pytest.mark.xfail(strict=True, reason="no subflow is opened after the peer's DATA_FIN")
+def test_join_after_the_peer_has_said_its_end(wire: Wire, peer: Peer) -> None:
+    """§3.3.3: its DATA_FIN closes one direction; ours still needs paths, a new one if all fail."""
+    connection = peer.handshake(mptcp=True)
+    connection.send(bytes(100_000))
+    peer.drain()
+    fin = peer.dss(data_ack=1, dsn=1, length=1, data_fin=True)
+    peer.send(ACK, options=[fin])
+    assert connection.eof
+    peer.send(RST)
+    wire.peers.remove(peer)
+    again = peer.beside(address="10.0.0.2", port=80, isn=77)
+    again.expect(SYN, options=has(MpJoinSyn), within=seconds(5))
+
+
 def test_server_does_not_join(wire: Wire, caller: Peer) -> None:
     """Thesis §4.3.2: only the client opens subflows; the server announces its addresses."""
     connected(caller)

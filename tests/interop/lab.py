@@ -70,7 +70,7 @@ class Program:
         line = self._line(time.monotonic() + patience)
         values = cast("dict[str, Any]", json.loads(line)) if line else {}
         if values.get("event") != event:
-            self._fail(f"said {line[:1000]!r} instead of {event!r}")
+            self._fail(f"said {line.decode()} instead of {event!r}")
         return values
 
     def _line(self, deadline: float) -> bytes:

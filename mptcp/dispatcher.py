@@ -77,11 +77,13 @@ class Dispatcher:
             ready = [s for s in self.meta.subflows if s is subflow or s.sendable(now) > 0]
             chosen = self.scheduler.select(ready, tx.queued)
             if chosen is not subflow:
-                if subflow not in self.waiting:
-                    self.waiting.append(subflow)
                 if chosen is not None:
+                    if subflow not in self.waiting:
+                        self.waiting.append(subflow)
                     self.meta.stack.mark_ready(chosen)
                 return None
+            if self.waiting and subflow in self.waiting:
+                self.waiting.remove(subflow)
         dsn = tx.nxt
         parts = tx.take(limit)
         length = sum(map(len, parts))
@@ -95,9 +97,11 @@ class Dispatcher:
     def on_full(self, subflow: Subflow) -> None:
         """`subflow` has nothing more to send: ask the ones that were passed over."""
         waiting = self.waiting
+        if subflow in waiting:
+            return  # it was passed over itself
         self.waiting = []
         for other in waiting:
-            if other is not subflow and other.state is not State.CLOSED:
+            if other.state is not State.CLOSED:
                 self.meta.stack.mark_ready(other)
 
     def wake(self) -> None:

@@ -258,7 +258,8 @@ class MetaSocket:
             return
         rx = self.rx
         end = dsn + len(view)
-        if dsn == rx.nxt and not rx.reorder:
+        head = rx.reorder.head
+        if dsn == rx.nxt and (head is None or head.start > end):
             rx.append(view)
         else:
             if end <= rx.nxt:
@@ -275,7 +276,8 @@ class MetaSocket:
                 self.stack.counters["MPTcpExtOFOQueue"] += 1
                 rx.reorder.insert(subflow.local_port, dsn, view)
                 return
-            rx.append(view[rx.nxt - dsn :])
+            # What is here already stays: the first copy wins (RFC 8684 §3.3.1).
+            rx.reorder.insert(subflow.local_port, rx.nxt, view[rx.nxt - dsn :])
             for ready in rx.reorder.pop_ready(rx.nxt):
                 rx.append(ready)
         self._delivered(now)
@@ -294,6 +296,9 @@ class MetaSocket:
             self._abort_all()
             self.finish(ConnectionEnd.ABORTED, now)
             return
+        self._signal_readable()
+
+    def _signal_readable(self) -> None:
         if not self.readable_pending:
             self.readable_pending = True
             self.stack.emit(Readable(self))
@@ -308,9 +313,6 @@ class MetaSocket:
             rx.fin_dsn = dsn
         if rx.nxt == rx.fin_dsn:
             self._end_of_data(now)
-            if not self.readable_pending:
-                self.readable_pending = True
-                self.stack.emit(Readable(self))
 
     def _end_of_data(self, now: int) -> None:
         if self.eof:
@@ -320,6 +322,7 @@ class MetaSocket:
             self.rx.nxt += 1  # the DATA_FIN takes one number
             self.rx.adv += 1
             self.ack_data(now)
+        self._signal_readable()
         self._check_closed(now)
 
     def ack_data(self, now: int) -> None:
@@ -374,8 +377,10 @@ class MetaSocket:
         self.ended = end
         self.dispatcher.deadline = NEVER
         self.orphan_deadline = NEVER
-        if end is not ConnectionEnd.CLOSED:
+        if end is ConnectionEnd.ABORTED:
             self.rx.clear()
+        else:
+            self.rx.reorder.clear()  # what is in order can still be read
         self.tx.clear()
         self.stack.emit(Closed(self, end))
         self.stack.forget_meta(self)
@@ -445,9 +450,7 @@ class MetaSocket:
         if self.fallback:
             if not self.eof:
                 self.eof = True
-                if not self.readable_pending:
-                    self.readable_pending = True
-                    self.stack.emit(Readable(self))
+                self._signal_readable()
         else:
             # RFC 8684 §3.3.3: a FIN closes the subflow only; answer in kind.
             subflow.close()
@@ -475,18 +478,20 @@ class MetaSocket:
                 chunk.carriers.remove(subflow)
                 if not chunk.carriers or end is not ConnectionEnd.CLOSED:
                     self.tx.offer_again(chunk)
-        refused = end is ConnectionEnd.REFUSED or subflow.reset_reason == RST_ADMIN_PROHIBITED
+        # RFC 8684 §3.6: without the T flag the path SHOULD NOT be tried again.
+        told = end is ConnectionEnd.REFUSED or subflow.reset_reason is not None
+        refused = told and not subflow.reset_transient
         self.paths.manager.on_subflow_closed(subflow.path_index, refused=refused, now=now)
         if not self.subflows:
-            self._without_subflow(end, refused, now)
+            self._without_subflow(end, now)
         self.dispatcher.wake()
         self.stack.rearm(self)
 
-    def _without_subflow(self, end: ConnectionEnd, refused: bool, now: int) -> None:
+    def _without_subflow(self, end: ConnectionEnd, now: int) -> None:
         """Break before make: wait for a subflow for a while (RFC 8684 App. D)."""
         if self.eof and self.data_fin_acked:
             self.finish(ConnectionEnd.CLOSED, now)
-        elif refused and self.is_client:
+        elif end is ConnectionEnd.REFUSED and self.is_client:
             # The peer does not know the token any more: the connection is gone there.
             self.finish(ConnectionEnd.RESET, now)
         elif self.orphan_deadline == NEVER:
@@ -523,7 +528,15 @@ class MetaSocket:
         self.fallback = True
         self.fallback_reason = reason
         for subflow in self.subflows:
+            if subflow.mptcp and self.established:
+                subflow.infinite_due = True
+                # Until now DATA_ACKs freed data; the subflow's ACKs so far do from here on.
+                acked = max(0, subflow.snd.una - subflow.snd.iss - 1)
+                self.tx.acknowledge(min(self.local_idsn + 1 + acked, self.tx.nxt))
             subflow.mptcp = False
+        if self.data_fin_due:
+            self.data_fin_due = False
+            self.tx.nxt -= 1  # the FIN takes its place
         self.tx.chunks.clear()
         self.tx.reinject.clear()
         self.tx.wnd_end = 1 << 66

@@ -80,7 +80,7 @@ class PathControl:
     def paths_changed(self) -> None:
         """Open subflows on the paths the PM offers (thesis fig. 4.2, messages 2 and 3)."""
         meta = self.meta
-        if self.active and not meta.eof:
+        if self.active:
             now = self.stack.now
             for index in self.manager.path_indices(now):
                 if len(meta.subflows) >= meta.config.max_subflows:
@@ -132,8 +132,10 @@ class PathControl:
         meta = self.meta
         self.stack.counters["MPTcpExtRmAddr"] += 1
         for address_id in option.address_ids:
+            indices = [p.index for p in self.manager.table() if p.remote_id == address_id]
             for subflow in list(meta.subflows):
-                if subflow.remote_id == address_id and len(meta.subflows) > 1:
+                gone = subflow.remote_id == address_id or subflow.path_index in indices
+                if gone and len(meta.subflows) > 1:
                     subflow.abort(MpTcprst(RST_UNSPECIFIED).emit(), ConnectionEnd.UNREACHABLE)
             self.manager.on_remove_addr(address_id, now)
         self.stack.rearm(meta)

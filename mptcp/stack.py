@@ -21,14 +21,16 @@ from collections.abc import Callable
 
 from mptcp import coupled_cc, keys
 from mptcp.accepting import Listener, syn_arrives
-from mptcp.addressing import AddressBook, parse_address
+from mptcp.addressing import AddressBook, format_address, parse_address
 from mptcp.config import Config
-from mptcp.errors import AddressInUseError, ConnectionEnd, LocalError
+from mptcp.errors import AddressInUseError, ConnectionEnd, LocalError, NoRouteError
 from mptcp.events import Event
 from mptcp.icmp_errors import icmp_arrives
 from mptcp.meta_socket import MetaSocket
-from mptcp.path_manager.base import EndpointId, Path
+from mptcp.path_manager.base import EndpointId, Path, path_managers
+from mptcp.scheduler import schedulers
 from mptcp.subflow import Role, Subflow
+from mptcp.tcp.congestion import controllers
 from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.host import Interface, Transmit
 from mptcp.tcp.input import segment_arrives
@@ -84,9 +86,17 @@ class Stack:
         isn: Callable[[bytes], int] | None = None,
         idsn: Callable[[bytes], int] | None = None,
     ) -> None:
-        """`isn` and `idsn` replace RFC 6528's ISN and RFC 8684's IDSN in tests near a wrap."""
+        """Raises ValueError for a policy name in `config` that nobody has registered.
+
+        `isn` and `idsn` replace RFC 6528's ISN and RFC 8684's IDSN in tests near a wrap."""
         self.config = config
         self.entropy = entropy
+        for registry, name in (
+            (schedulers, config.scheduler),
+            (controllers, config.congestion_control),
+            (path_managers, config.path_manager),
+        ):
+            registry.get(name)  # ValueError now, not when the first connection begins
         self.secret = entropy(32)
         self.counters: Counter[str] = Counter()
         self.now = now
@@ -165,6 +175,11 @@ class Stack:
         destination = parse_address(remote)
         if not 1 <= port <= 65535:
             raise ValueError(f"port {port} is not in 1..65535")
+        if destination in self.book.owner:
+            raise NoRouteError(
+                f"{format_address(destination)} is an address of this stack, which has no "
+                "loopback: connect to the service itself"
+            )
         local = parse_address(local_addr[0]) if local_addr and local_addr[0] else None
         source, interface = self.book.choose(destination, local)
         if len(self.metas) >= self.config.max_connections:
@@ -459,16 +474,13 @@ class Stack:
             return self._raw.popleft()
         ready = self._ready
         while ready:
-            connection = ready[0]
+            connection = ready.popleft()
+            connection.ready = False
             transmit = connection.poll_transmit(now)
             if transmit is not None:
-                if len(ready) > 1:
-                    ready.rotate(-1)
+                self.mark_ready(connection)  # at the end: connections take turns
                 if connection.interface.up:
                     return transmit
-                continue  # lost with the interface
-            ready.popleft()
-            connection.ready = False
         return None
 
     def transmit_refused(self, now: int, transmit: Transmit) -> None:

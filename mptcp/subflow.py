@@ -24,7 +24,12 @@ from mptcp.subflow_input import (
     take_options,
     third_ack,
 )
-from mptcp.subflow_options import data_options_length, prepared_options, segment_options
+from mptcp.subflow_options import (
+    data_options_length,
+    infinite_mapping,
+    prepared_options,
+    segment_options,
+)
 from mptcp.tcp import output
 from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.host import Host, Interface, Transmit
@@ -32,7 +37,12 @@ from mptcp.tcp.output import Kind
 from mptcp.tcp.scoreboard import SentChunk
 from mptcp.tcp.state import NEVER, State
 from mptcp.wire.checksum import dss_checksum, parts_sum
-from mptcp.wire.mptcp_options import RST_MIDDLEBOX, RST_MPTCP_SPECIFIC, MpFastclose, MpTcprst
+from mptcp.wire.mptcp_options import (
+    RST_MIDDLEBOX,
+    RST_MPTCP_SPECIFIC,
+    MpFastclose,
+    MpTcprst,
+)
 from mptcp.wire.seq import MASK32, MASK64
 from mptcp.wire.tcp import Segment
 
@@ -95,6 +105,11 @@ class Subflow(TcpConnection):
         """We asked the peer to use it as backup."""
         self.local_nonce = b""
         self.remote_nonce = b""
+        self.capable_sent = False
+        """Whether the last bare ACK before confirmation carried MP_CAPABLE (see
+        `subflow_options`)."""
+        self.infinite_due = False
+        """The next new data declares the infinite mapping (RFC 8684 §3.7)."""
         self.rx_maps = RxMappings()
         self.dss_seen = False
         self.join_retries = 0
@@ -102,6 +117,8 @@ class Subflow(TcpConnection):
         self.ended: ConnectionEnd | None = None
         self.reset_reason: int | None = None
         """Reason code of a received MP_TCPRST."""
+        self.reset_transient = False
+        """Its T flag: the path may be tried again (RFC 8684 §3.6)."""
 
     # -- views for schedulers ------------------------------------------------------------------
 
@@ -150,8 +167,8 @@ class Subflow(TcpConnection):
 
     def poll_transmit(self, now: int) -> Transmit | None:
         meta = self.meta
-        if meta.write_closed and meta.data_fin_ready(now) and not self.acks_owed:
-            self.acks_owed = 1
+        if meta.write_closed and meta.data_fin_ready(now):
+            self.acks_owed += 1
         transmit = output.poll_output(self, now)
         if transmit is None and meta.dispatcher.waiting:
             meta.dispatcher.on_full(self)
@@ -178,9 +195,12 @@ class Subflow(TcpConnection):
         if taken is None:
             return None
         parts, dsn, length = taken
-        if not self.mptcp:
-            return parts, None
         ssn = self.snd.nxt - self.snd.iss
+        if not self.mptcp:
+            if not self.infinite_due:
+                return parts, None
+            self.infinite_due = False
+            return parts, TxMapping(dsn, ssn, 0, 0 if self.meta.checksum else None)
         checksum = None
         if self.meta.checksum:
             checksum = dss_checksum(dsn & MASK64, ssn & MASK32, length, parts_sum(parts))
@@ -196,10 +216,15 @@ class Subflow(TcpConnection):
         )
 
     def extra_options_length(self) -> int:
-        return data_options_length(self) if self.mptcp else 0
+        return data_options_length(self) if self.mptcp or self.infinite_due else 0
 
     def extra_options(self, kind: Kind, chunk: SentChunk | None, room: int) -> list[bytes]:
-        if not self.mptcp or kind is Kind.RST:
+        if kind is Kind.RST:
+            return []
+        if not self.mptcp:
+            mapping = chunk.mapping if chunk is not None else None
+            if isinstance(mapping, TxMapping) and mapping.length == 0:
+                return [infinite_mapping(self, mapping)]
             return []
         return segment_options(self, kind, chunk, room)
 
@@ -230,6 +255,7 @@ class Subflow(TcpConnection):
         if self.role is Role.JOIN_ACTIVE:
             # RFC 8684 §3.2: repeat the third ACK until the fourth comes.
             self.upper_deadline = now + self.snd.rtt.rto
+            self.host.rearm(self)
             self.ack_now()
         elif self.role is Role.JOIN_PASSIVE:
             self.fully_established = True
@@ -244,6 +270,7 @@ class Subflow(TcpConnection):
             self.abort(MpTcprst(RST_MPTCP_SPECIFIC).emit(), ConnectionEnd.TIMED_OUT)
             return
         self.upper_deadline = now + (self.snd.rtt.rto << self.join_retries)
+        self.host.rearm(self)
         self.ack_now()
 
     def on_syn_timeout(self, now: int) -> None:
@@ -277,12 +304,18 @@ class Subflow(TcpConnection):
             elif dss is not None:
                 self.fully_established = True
                 meta.on_confirmed(now)
-            elif self.role is Role.INITIAL_ACTIVE and self.snd.una > self.snd.iss + 1:
-                # RFC 8684 §3.7: our data was acknowledged without a DSS.
+            elif not self.is_join and self.snd.una > self.snd.iss + 1 and not seg.mptcp:
+                # RFC 8684 §3.7: our data was acknowledged without a DSS. An ACK with another
+                # MPTCP option (a long ADD_ADDR leaves no room for a DSS) says nothing yet.
                 self.host.counters["MPTcpExtMPCapableDataFallback"] += 1
                 meta.fall_back("data was acknowledged without a DSS")
                 return True
-        if dss is not None:
+        if dss is None:
+            if self.is_join and not self.dss_seen and self.snd.una > self.snd.iss + 1:
+                # RFC 8684 §3.7: on an additional subflow that is a reason to reset it.
+                self.abort(MpTcprst(RST_MIDDLEBOX).emit(), ConnectionEnd.PROTOCOL)
+                return False
+        else:
             self.dss_seen = True
             if dss.data_ack is not None:
                 meta.on_data_ack(self, dss, seg.window << self.snd.wscale, now)
@@ -294,6 +327,7 @@ class Subflow(TcpConnection):
         for option in seg.mptcp:
             if isinstance(option, MpTcprst):
                 self.reset_reason = option.reason
+                self.reset_transient = option.transient
                 self.host.counters["MPTcpExtMPRstRx"] += 1
             elif isinstance(option, MpFastclose) and option.receiver_key == self.meta.local_key:
                 self.host.counters["MPTcpExtMPFastcloseRx"] += 1

@@ -42,6 +42,7 @@ def answer_to_capable(subflow: Subflow, seg: Segment) -> None:
             and option.receiver_key is None
             and option.version == 1
             and option.hmac_sha256
+            and not option.extensibility
         ):
             subflow.meta.learn_peer(option)
             return

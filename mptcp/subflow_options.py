@@ -23,15 +23,19 @@ if TYPE_CHECKING:
     from mptcp.subflow import Subflow
 
 _DATA: Final = struct.Struct("!IIIIQQIHH")
+_DATA_ACK_32: Final = struct.Struct("!IIIIIQIHH")
 _ACK: Final = struct.Struct("!IIIIQ")
+_ACK_32: Final = struct.Struct("!IIIII")
 _TIMESTAMPS: Final = 0x0101080A  # NOP, NOP, kind 8, length 10
 _DSS_DATA: Final = 0x1E1A200F  # kind 30, length 26, DSS, 64-bit DATA_ACK and DSN
+_DSS_DATA_ACK_32: Final = 0x1E16200D  # length 22, 32-bit DATA_ACK
 _DSS_ACK: Final = 0x1E0C2003  # kind 30, length 12, DSS, 64-bit DATA_ACK
+_DSS_ACK_32: Final = 0x1E082001  # length 8, 32-bit DATA_ACK
 _NOP_NOP: Final = 0x0101
 
 
 def prepared_options(subflow: Subflow, chunk: SentChunk | None, now: int) -> bytes | None:
-    """The common option blocks, packed at once: timestamps with a DSS in its 64-bit forms.
+    """The common option blocks, packed at once: timestamps with a DSS, its DSN of 64 bits.
 
     They are byte for byte what `segment_options` leads to, which serves everything else: other
     widths, checksums, SACK blocks, MP_CAPABLE and MP_JOIN, DATA_FIN.
@@ -41,7 +45,6 @@ def prepared_options(subflow: Subflow, chunk: SentChunk | None, now: int) -> byt
         subflow.fully_established
         and subflow.mptcp
         and subflow.ts_ok
-        and meta.ack_64
         and meta.dsn_64
         and not meta.checksum
     ):
@@ -49,22 +52,24 @@ def prepared_options(subflow: Subflow, chunk: SentChunk | None, now: int) -> byt
     if chunk is None:
         if meta.data_fin_due or subflow.reassembly.starts:
             return None
-        return _ACK.pack(
+        wide = meta.ack_64
+        return (_ACK if wide else _ACK_32).pack(
             _TIMESTAMPS,
             (now // 1000 + subflow.ts_offset) & MASK32,
             subflow.ts_recent,
-            _DSS_ACK,
-            meta.rx.nxt & MASK64,
+            _DSS_ACK if wide else _DSS_ACK_32,
+            meta.rx.nxt & (MASK64 if wide else MASK32),
         )
     mapping = chunk.mapping
     if not isinstance(mapping, TxMapping):
         return None
-    return _DATA.pack(
+    wide = meta.ack_64
+    return (_DATA if wide else _DATA_ACK_32).pack(
         _TIMESTAMPS,
         (now // 1000 + subflow.ts_offset) & MASK32,
         subflow.ts_recent,
-        _DSS_DATA,
-        meta.rx.nxt & MASK64,
+        _DSS_DATA if wide else _DSS_DATA_ACK_32,
+        meta.rx.nxt & (MASK64 if wide else MASK32),
         mapping.dsn & MASK64,
         mapping.ssn & MASK32,
         mapping.length,
@@ -82,6 +87,13 @@ def data_options_length(subflow: Subflow) -> int:
     return max(length + 3 & ~3, 24)
 
 
+def infinite_mapping(subflow: Subflow, mapping: TxMapping) -> bytes:
+    """RFC 8684 §3.7: Data-Level Length 0 and no DATA_ACK: from here on the subflow is the data."""
+    wide = subflow.meta.dsn_64
+    dsn = mapping.dsn & (MASK64 if wide else MASK32)
+    return Dss(None, True, dsn, wide, mapping.ssn & MASK32, 0, mapping.checksum).emit()
+
+
 def segment_options(
     subflow: Subflow, kind: Kind, chunk: SentChunk | None, room: int
 ) -> list[bytes]:
@@ -93,7 +105,7 @@ def segment_options(
             return [_join_ack(subflow)]
         if subflow.is_active:
             capable = _capable(subflow, chunk)
-            if capable is not None:
+            if capable is not None and not _data_fin_turn(subflow, chunk):
                 return [capable]
     meta = subflow.meta
     mapping = chunk.mapping if chunk is not None else None
@@ -144,6 +156,19 @@ def _join_ack(subflow: Subflow) -> bytes:
     meta = subflow.meta
     mac = keys.ack_hmac(meta.local_key, meta.remote_key, subflow.local_nonce, subflow.remote_nonce)
     return MpJoinAck(mac).emit()
+
+
+def _data_fin_turn(subflow: Subflow, chunk: SentChunk | None) -> bool:
+    """With a DATA_FIN and nothing else to send, bare ACKs carry MP_CAPABLE and it in turn.
+
+    The third ACK may be lost, and a DATA_FIN means nothing to a peer that has no keys.
+    """
+    if chunk is not None or not subflow.meta.data_fin_due:
+        subflow.capable_sent = True
+        return False
+    turn = subflow.capable_sent
+    subflow.capable_sent = not turn
+    return turn
 
 
 def _capable(subflow: Subflow, chunk: SentChunk | None) -> bytes | None:

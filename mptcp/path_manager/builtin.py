@@ -60,6 +60,7 @@ class BuiltinPathManager(PathManager):
         self.announced: dict[int, bytes] = {}
         self.pending: list[_Announcement] = []
         self.grace_until = NEVER
+        self.in_grace = False
         self.active: set[int] = set()
         """Indices of paths with a subflow, or with a SYN on its way."""
         self.ready = False
@@ -74,6 +75,7 @@ class BuiltinPathManager(PathManager):
         self.active.add(FENDPOINT)
         self.remote[0] = (fendpoint.remote, fendpoint.remote_port)
         if transport.is_client:
+            self.in_grace = True
             self.grace_until = now + max(GRACE_US, 2 * transport.rtt())
             self._update(now)  # an ADD_ADDR may have come before the confirmation
         elif self.config.announce_addresses:
@@ -100,8 +102,9 @@ class BuiltinPathManager(PathManager):
     def on_remove_addr(self, address_id: int, now: int) -> None:
         self.remote.pop(address_id, None)
         for path in list(self.paths.values()):
-            if path.remote_id == address_id:
-                self._drop(path)
+            # A path still in use is the connection's last one, which the MT keeps.
+            if path.remote_id == address_id and path.index not in self.active:
+                del self.paths[path.index]
         self._update(now)
 
     def on_local_addresses(self, now: int) -> None:
@@ -183,6 +186,7 @@ class BuiltinPathManager(PathManager):
     def handle_timeout(self, now: int) -> None:
         if now >= self.grace_until:
             self.grace_until = NEVER
+            self.in_grace = False
             self._update(now)
         for entry in list(self.pending):
             if now >= entry.deadline:
@@ -225,14 +229,13 @@ class BuiltinPathManager(PathManager):
                     new = (address not in used_local) + (remote not in used_remote)
                     pairs.append((-quality, -new, remote_id, local_id, address, remote, port))
         known = {(path.endpoint.local, path.endpoint.remote) for path in self.paths.values()}
-        in_grace = now < self.grace_until
         for _, _, remote_id, local_id, address, remote, port in sorted(pairs):
             if (address, remote) in known:
                 continue
             if not self.full_mesh:
                 if address in used_local and remote in used_remote:
                     continue
-                if in_grace and (address in used_local or remote in used_remote):
+                if self.in_grace and (address in used_local or remote in used_remote):
                     continue
             if len(self.paths) >= self.config.max_subflows:
                 break

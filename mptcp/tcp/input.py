@@ -70,6 +70,7 @@ def _syn_sent(conn: TcpConnection, seg: Segment, now: int) -> None:
         acceptable = True
     if flags & RST:
         if acceptable:
+            conn.on_reset_options(seg)
             conn.terminate(ConnectionEnd.REFUSED, now)
         return
     if not flags & SYN:

@@ -101,7 +101,16 @@ def split_parts(
 class Scoreboard:
     """RFC 6675's scoreboard over chunks."""
 
-    __slots__ = ("chunks", "head", "in_flight", "loss_edge", "lost", "sacked", "sacked_bytes")
+    __slots__ = (
+        "chunks",
+        "head",
+        "in_flight",
+        "loss_edge",
+        "lost",
+        "repeated",
+        "sacked",
+        "sacked_bytes",
+    )
 
     def __init__(self) -> None:
         self.chunks: list[SentChunk] = []
@@ -111,6 +120,8 @@ class Scoreboard:
         self.sacked_bytes = 0
         self.lost: deque[SentChunk] = deque()
         """Chunks to send again; entries whose status changed since are skipped when read."""
+        self.repeated: deque[tuple[int, int, SentChunk]] = deque()
+        """Retransmissions in the order they were made: (SND.NXT then, how often, chunk)."""
         self.loss_edge = -1
         """Below it every chunk is sacked, marked lost or already retransmitted."""
 
@@ -163,6 +174,8 @@ class Scoreboard:
             self.head = 0
         if self.sacked:
             self.sacked.drop_below(ack)
+        if head == len(chunks):
+            self.repeated.clear()
         return newest
 
     def _split_at(self, seq: int) -> int:
@@ -224,7 +237,9 @@ class Scoreboard:
     def mark_by_sack(self, mss: int) -> bool:
         """RFC 6675 IsLost: lost is what has more than (DupThresh - 1) * SMSS sacked above it.
 
-        Chunks already retransmitted are left to the retransmission timer, as RFC 6675 does.
+        A retransmission is lost too when as much is sacked of what was sent after it: RFC 6675
+        leaves that to the timer, but a full queue drops retransmissions like anything else, and
+        meanwhile the pipe is let run on (Linux has always looked; RFC 8985 §3 does by time).
         Returns whether anything was newly marked.
         """
         threshold = (DUP_THRESH - 1) * mss
@@ -236,9 +251,19 @@ class Scoreboard:
             if above > threshold:
                 edge = starts[index]
                 break
-        if edge <= self.loss_edge:
-            return False
         marked = False
+        repeated = self.repeated
+        while repeated and repeated[0][0] <= edge:
+            _, times, chunk = repeated.popleft()
+            if (
+                chunk.status == IN_FLIGHT
+                and chunk.retransmissions == times
+                and chunk.seq < chunk.end
+            ):
+                self.mark_lost(chunk)
+                marked = True
+        if edge <= self.loss_edge:
+            return marked
         chunks = self.chunks
         index = max(self.head, bisect_right(chunks, self.loss_edge, lo=self.head, key=_seq) - 1)
         self.loss_edge = edge
@@ -260,6 +285,7 @@ class Scoreboard:
     def mark_all_lost(self) -> None:
         """RFC 6298 (5.4) with RFC 6675 §5.1: after a time-out all that is not sacked is resent."""
         self.lost.clear()
+        self.repeated.clear()
         for chunk in self.chunks[self.head :]:
             if chunk.status != SACKED:
                 if chunk.status == IN_FLIGHT:
@@ -301,4 +327,5 @@ class Scoreboard:
         chunk.resent = True
         chunk.sent_at = now
         self.in_flight += chunk.end - chunk.seq
+        self.repeated.append((self.chunks[-1].end, chunk.retransmissions, chunk))
         return chunk

@@ -246,6 +246,7 @@ class Sender:
         """The retransmission timer expired (RFC 6298 §5.4-5.6)."""
         board = self.board
         first = self.timeouts == 0
+        recovering = self.recovery is Recovery.FAST
         if first and board.sacked.containing(self.una) is not None:
             # RFC 2018 §8: SND.UNA itself is sacked, so the receiver has discarded what it held.
             board.forget_sack()
@@ -255,7 +256,10 @@ class Sender:
         self.dup_acks = 0
         self.recovery = Recovery.LOSS
         self.recovery_point = self.nxt
-        self.cc.on_timeout(self.nxt - self.una, first=first)
+        # RFC 5681 §3.1 takes FlightSize; what fast recovery sent meanwhile must not raise it, and
+        # a window that was just reduced for the same loss is not reduced again (as in Linux).
+        flight_size = min(self.nxt - self.una, self.cc.cwnd)
+        self.cc.on_timeout(flight_size, first=first and not recovering)
         self.rto_deadline = now + self.rtt.rto
 
     def on_refused(self, chunk: SentChunk) -> None:

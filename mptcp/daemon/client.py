@@ -113,9 +113,11 @@ class _Request:
 
 
 async def _start(
-    protocol: asyncio.Protocol, request: _Request, facts: dict[str, Any]
+    protocol: asyncio.Protocol,
+    sockets: tuple[socket.socket, socket.socket],
+    facts: dict[str, Any],
 ) -> DaemonTransport:
-    data, control = request.take_sockets()
+    data, control = sockets
     try:
         transport = DaemonTransport(protocol, control, facts)
         await transport.start(data)
@@ -149,7 +151,7 @@ async def open_connection(
         )
         reader = asyncio.StreamReader(limit=limit, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        transport = await _start(protocol, request, facts)
+        transport = await _start(protocol, request.take_sockets(), facts)
     finally:
         request.close()
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
@@ -176,6 +178,7 @@ class DaemonServer(asyncio.AbstractServer):
         self._connected = connected
         self._limit = limit
         self._loop = asyncio.get_running_loop()
+        self._starting: set[asyncio.Task[DaemonTransport]] = set()
         self._task = self._loop.create_task(self._accept())
 
     def close(self) -> None:
@@ -211,9 +214,14 @@ class DaemonServer(asyncio.AbstractServer):
                     reader = asyncio.StreamReader(limit=self._limit, loop=self._loop)
                     protocol = asyncio.StreamReaderProtocol(reader, self._connected, self._loop)
                     try:
-                        await _start(protocol, self._request, message)
+                        sockets = self._request.take_sockets()
                     except OSError as error:
                         log.warning("a connection cannot be accepted: %s", error)
+                        continue
+                    # A task of its own: close() ends the accepting, not what was accepted.
+                    starting = self._loop.create_task(_start(protocol, sockets, message))
+                    self._starting.add(starting)
+                    starting.add_done_callback(self._starting.discard)
         except ValueError as error:
             log.warning("mptcpd says what is no message; no longer listening: %s", error)
         finally:

@@ -108,10 +108,12 @@ class DaemonTransport(asyncio.Transport):
         return self.inner.is_reading()
 
     def pause_reading(self) -> None:
-        self.inner.pause_reading()
+        if not self.inner.is_closing():
+            self.inner.pause_reading()
 
     def resume_reading(self) -> None:
-        self.inner.resume_reading()
+        if not self.inner.is_closing():
+            self.inner.resume_reading()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self.inner.set_write_buffer_limits(high, low)
@@ -123,13 +125,16 @@ class DaemonTransport(asyncio.Transport):
         return self.inner.get_write_buffer_limits()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.inner.write(data)
+        # asyncio's transports ignore what comes after the end; uvloop's raise RuntimeError.
+        if not self.inner.is_closing():
+            self.inner.write(data)
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        self.inner.write(b"".join(list_of_data))
+        self.write(b"".join(list_of_data))
 
     def write_eof(self) -> None:
-        self.inner.write_eof()
+        if not self.inner.is_closing():
+            self.inner.write_eof()
 
     def can_write_eof(self) -> bool:
         return True

@@ -255,7 +255,9 @@ class Session:
                         sent = socket.send_fds(self._sock, [line], descriptors)
                     except (BlockingIOError, InterruptedError):
                         await self._writable()
-                await self._loop.sock_sendall(self._sock, line[sent:])
+                # Once the descriptors are out there is nothing to wait for, or to be cancelled in.
+                if sent < len(line):
+                    await self._loop.sock_sendall(self._sock, line[sent:])
         finally:
             for descriptor in descriptors or ():
                 os.close(descriptor)

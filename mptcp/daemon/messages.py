@@ -23,8 +23,8 @@ MAX_REQUEST: Final = 8192
 MAX_REPLY: Final = 64 << 20
 """Longest line a client accepts from the daemon (a status of very many connections)."""
 FOLDER: Final = "mptcp-us"
-"""Folder of the socket. Distributions package another program called mptcpd, which owns
-/run/mptcpd and /etc/mptcpd: nothing of ours has that name on disk."""
+"""Folder of the socket. Distributions package another program called mptcpd, which has
+/etc/mptcpd: nothing of ours has that name on disk."""
 SYSTEM_SOCKET: Final = f"/run/{FOLDER}/control"
 
 _ERRNO_OF: Final[tuple[tuple[type[BaseException], int], ...]] = (

@@ -106,7 +106,7 @@ class Half(asyncio.Protocol):
             self._early.append(data)
             self._paused = False
             self.pause_reading()
-        elif not self.peer.closed:
+        elif not other.is_closing():
             other.write(data)
 
     def pause_writing(self) -> None:
@@ -145,7 +145,7 @@ class Half(asyncio.Protocol):
         """Give the other side, which is up now, what came before it was."""
         early, self._early = self._early, []
         for data in early:
-            if self.peer.transport is not None:
+            if self.peer.transport is not None and not self.peer.transport.is_closing():
                 self.peer.transport.write(data)
 
     def write_eof(self) -> None:

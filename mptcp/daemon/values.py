@@ -56,7 +56,7 @@ def parse_endpoint(value: Any) -> Endpoint:
     if host.startswith("[") and host.endswith("]"):
         host = str(parse_address(host[1:-1]))
     elif ":" in host:
-        raise ValueError(f'{show(value)}: put an IPv6 address in brackets, e.g. "[fd00::1]:8080"')
+        raise ValueError(f'{show(value)} is ambiguous; put IPv6 in brackets, e.g. "[fd00::1]:8080"')
     elif re.fullmatch(r"[\d.]+", host):
         host = str(parse_address(host))
     elif _HOST_NAME.fullmatch(host) is None:

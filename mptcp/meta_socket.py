@@ -502,15 +502,35 @@ class MetaSocket:
 
     def on_mp_fail(self, subflow: Subflow, option: MpFail, now: int) -> None:
         """RFC 8684 §3.7: the peer could not verify our data on this subflow."""
-        if len(self.subflows) > 1:
-            subflow.abort(MpTcprst(RST_ADMIN_PROHIBITED).emit(), ConnectionEnd.PROTOCOL)
-        else:
+        if self._only_subflow_ever():
+            # The answer is an MP_FAIL too, then plain TCP with the infinite mapping.
+            self._send_mp_fail(subflow, option.dsn)
             self.fall_back("the peer reported a checksum failure (MP_FAIL)")
+        else:
+            subflow.abort(MpTcprst(RST_ADMIN_PROHIBITED).emit(), ConnectionEnd.PROTOCOL)
 
-    def on_checksum_failure(self, subflow: Subflow, dsn: int, now: int) -> None:
-        """RFC 8684 §3.7: RST with MP_FAIL; the data comes again on another subflow."""
+    def on_checksum_failure(self, subflow: Subflow, dsn: int) -> bool:
+        """RFC 8684 §3.7: True when the payload is to be taken all the same, as plain TCP's.
+
+        With other subflows the data will come again on one of them, so this one is reset. Alone,
+        a middlebox that changes payload would change it again: the connection reverts to TCP.
+        """
+        if self._only_subflow_ever():
+            self._send_mp_fail(subflow, dsn & MASK64)
+            self.fall_back("a DSS checksum was wrong on the only subflow")
+            return True
         self.stack.counters["MPTcpExtMPFailTx"] += 1
         subflow.abort(MpFail(dsn & MASK64).emit(), ConnectionEnd.PROTOCOL)
+        return False
+
+    def _only_subflow_ever(self) -> bool:
+        """The data sequence space is the subflow's, so that plain TCP can go on from here."""
+        return len(self.subflows) == 1 and not self.past_subflows and not self.subflows[0].is_join
+
+    def _send_mp_fail(self, subflow: Subflow, dsn: int) -> None:
+        self.stack.counters["MPTcpExtMPFailTx"] += 1
+        subflow.controls.append(MpFail(dsn).emit())
+        self.stack.mark_ready(subflow)
 
     def on_fastclose(self, now: int) -> None:
         """RFC 8684 §3.5: the peer closes at once; reset every subflow."""

@@ -363,8 +363,12 @@ class Subflow(TcpConnection):
         )
         if expected != mapping.checksum:
             self.host.counters["MPTcpExtDSSCsumErr"] += 1
-            self.meta.on_checksum_failure(self, mapping.dsn, now)
-            return False
+            if not self.meta.on_checksum_failure(self, mapping.dsn):
+                return False
+            for view in mapping.held:
+                self.meta.on_plain_data(view, now)
+            mapping.held = []
+            return True
         dsn = mapping.dsn
         for view in mapping.held:
             self.meta.on_data(self, dsn, view, now)

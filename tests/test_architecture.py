@@ -49,8 +49,7 @@ LAYERS = [
     {"subflow", "subflow_input", "subflow_options"},
     {"dispatcher", "events", "meta_socket", "paths"},
     {"accepting", "icmp_errors", "info", "stack"},
-    {"sim", "driver", "engine", "engine_interfaces", "transport"},
-    {"streams"},
+    {"sim", "driver", "engine", "engine_interfaces", "transport", "streams"},
     {"daemon"},
 ]
 """`wire <- tcp <- {subflow, ...} <- meta_socket <- stack <- {sim, engine} <- {streams, daemon}`: a
@@ -112,21 +111,11 @@ def test_the_simulator_may_draw_random_numbers_only() -> None:
         assert not found & (IO - {"random"}), path.name
 
 
-def layered() -> list[object]:
-    """The modules under the import rule, as parameters with their names."""
-    known = {"engine.py": "the engine inherits the stream API, which the design puts above it"}
-    return [
-        pytest.param(
-            path,
-            id=(name := str(path.relative_to(ROOT))),
-            marks=[pytest.mark.xfail(strict=True, reason=known[name])] if name in known else [],
-        )
-        for path in modules()
-        if name_of(path) != "__init__"
-    ]
-
-
-@pytest.mark.parametrize("path", layered())
+@pytest.mark.parametrize(
+    "path",
+    [path for path in modules() if name_of(path) != "__init__"],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
 def test_imports_point_one_way(path: Path) -> None:
     """The import rule of the design, at run time (types may be named both ways)."""
     own = level(name_of(path))

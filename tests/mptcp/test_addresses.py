@@ -216,7 +216,7 @@ def test_remove_addr_closes_its_subflow(wire: Wire, peer: Peer) -> None:
     peer.send(ACK, options=[peer.dss(data_ack=1), RemoveAddr((5,))])
     wire.advance(wire.time + seconds(1))
     assert any(seen.flags & (RST | FIN) for seen in flow.drain())
-    assert len(connection.subflows) == 1
+    assert OTHER not in {subflow.remote for subflow in connection.subflows}
     wire.advance(wire.time + seconds(60))
     assert not any(seen.flags & SYN for seen in flow.drain())
     again = peer.beside(port=81, isn=99, **SECOND_PATH)
@@ -229,17 +229,16 @@ def test_remove_of_an_unknown_address(wire: Wire, peer: Peer) -> None:
     connection = peer.handshake(mptcp=True)
     peer.send(ACK, options=[peer.dss(data_ack=1), RemoveAddr((9, 200))])
     wire.advance(wire.time + seconds(1))
-    assert len(connection.subflows) == 1
+    assert peer.subflow() in connection.subflows
     peer.send(ACK, data=b"still")
     assert connection.recv() == b"still"
 
 
-@pytest.mark.xfail(strict=True, reason="REMOVE_ADDR of id 0 resets the last subflow")
 def test_remove_of_the_only_address_in_use(wire: Wire, peer: Peer) -> None:
     """§3.4.2: an address whose path still answers SHOULD NOT be removed: this ACK came by it."""
     connection = peer.handshake(mptcp=True)
     peer.send(ACK, options=[peer.dss(data_ack=1), RemoveAddr((0,))])
-    assert len(connection.subflows) == 1
+    assert peer.subflow() in connection.subflows
     peer.send(ACK, data=b"still")
     assert connection.recv() == b"still"
 

@@ -26,19 +26,21 @@ failures = st.lists(
     events=failures,
     loss=st.sampled_from([0.0, 0.02]),
     offload=st.booleans(),
+    early_end=st.booleans(),
 )
 def test_paths_come_and_go(
     seed: int,
     events: list[tuple[str, int, str, int]],
     loss: float,
     offload: bool,
+    early_end: bool,
 ) -> None:
     """What fails comes back in the end: every byte arrives, and nothing is left of it."""
     sim, a, b, paths = network(
         seed, paths=2, rate_bps=10_000_000, delay_us=10_000, loss=loss, offload=offload
     )
     up, down = payload(1_500_000, seed), payload(200_000, seed + 1)
-    client, server = open_programs(a, b, up, down)
+    client, server = open_programs(a, b, up, down, early_end=early_end)
     sim.run(100_000)
     interfaces = {host.name: dict(host.stack.book.interfaces) for host in (a, b)}
     for kind, path, side, wait in events:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from mptcp.meta_socket import MetaSocket
 from mptcp.wire.checksum import dss_checksum, ones_sum
 from mptcp.wire.dss import Dss
@@ -62,9 +60,6 @@ def test_failure_on_one_of_two_subflows() -> None:
     caller.expect(ACK, data_ack=9, within=ms(500))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the only subflow is reset: no MP_FAIL on an ACK, no fallback"
-)
 def test_failure_on_the_only_subflow() -> None:
     """§3.7: with one subflow: MP_FAIL on an ACK and plain TCP; no reset, no byte lost."""
     wire = Wire(nodelay=True)
@@ -77,7 +72,6 @@ def test_failure_on_the_only_subflow() -> None:
     assert connection.fallback
 
 
-@pytest.mark.xfail(strict=True, reason="MP_FAIL is not answered with MP_FAIL")
 def test_fail_received_on_the_only_subflow(wire: Wire, peer: Peer) -> None:
     """§3.7: "the receiver of an MP_FAIL MUST also respond with an MP_FAIL" and revert to TCP."""
     connection = peer.handshake(mptcp=True)

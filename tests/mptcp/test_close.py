@@ -51,7 +51,6 @@ def test_data_fin_alone(wire: Wire, peer: Peer) -> None:
     assert connection.ended is None
 
 
-@pytest.mark.xfail(strict=True, reason="a DATA_FIN waits for the peer's first DSS")
 def test_data_fin_without_any_data(wire: Wire, peer: Peer) -> None:
     """A client that has nothing to say and nothing heard yet: its DATA_FIN still has to arrive."""
     connection = peer.handshake(mptcp=True, confirm=False, rtt=ms(10))
@@ -92,7 +91,6 @@ def test_data_fin_retransmission(wire: Wire, peer: Peer) -> None:
     assert connection.ended is None
 
 
-@pytest.mark.xfail(strict=True, reason="Readable is emitted after Closed")
 def test_close_order(wire: Wire, peer: Peer) -> None:
     """§3.3.3, figure: both DATA_FINs are DATA_ACKed, then the subflows are closed with FINs."""
     connection = peer.handshake(mptcp=True)
@@ -233,16 +231,7 @@ def test_subflow_fin_alone_does_not_end_the_connection(wire: Wire, caller: Peer)
     assert connection.ended is None
 
 
-@pytest.mark.parametrize(
-    "early_end",
-    [
-        True,
-        pytest.param(
-            False,
-            marks=pytest.mark.xfail(strict=True, reason="a DATA_FIN waits for the peer's DSS"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("early_end", [True, False])
 def test_connections_without_a_byte(early_end: bool) -> None:
     """Open and close, nothing in between."""
     sim, a, b, _ = network(1)

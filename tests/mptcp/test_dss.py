@@ -147,7 +147,6 @@ def test_changed_mapping_is_refused(caller: Peer) -> None:
     assert caller.wire.stack.counters["MPTcpExtDSSNotMatching"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="in-order data replaces what the reorder queue holds")
 def test_first_copy_wins(wire: Wire, caller: Peer) -> None:
     """§3.3.1: the same DSN with other bytes on another subflow: the first to arrive counts."""
     connection = served(caller)
@@ -211,7 +210,6 @@ def test_unmapped_data_on_a_joined_subflow(wire: Wire, caller: Peer) -> None:
     assert connection.recv() == b"fine"
 
 
-@pytest.mark.xfail(strict=True, reason="an ACK without DSS is not noticed on joined subflows")
 def test_ack_without_dss_on_a_joined_subflow(wire: Wire, caller: Peer) -> None:
     """§3.7: data acknowledged without a DATA_ACK on an additional subflow: RST, reason 6."""
     connection = caller.handshake(active=False, mptcp=True, rtt=ms(50))

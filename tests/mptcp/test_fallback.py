@@ -46,10 +46,7 @@ def works_as_tcp(peer: Peer, connection: MetaSocket) -> None:
         None,
         MpCapable(PEER_KEY, version=0),
         MpCapable(PEER_KEY, hmac_sha256=False),
-        pytest.param(
-            MpCapable(PEER_KEY, extensibility=True),
-            marks=pytest.mark.xfail(strict=True, reason="B=1 in the SYN/ACK is not looked at"),
-        ),
+        MpCapable(PEER_KEY, extensibility=True),
         MpCapable(),
         MpCapable(PEER_KEY, PEER_KEY),
     ],
@@ -136,7 +133,6 @@ def test_data_without_dss_at_the_client(wire: Wire, peer: Peer) -> None:
     works_as_tcp(peer, connection)
 
 
-@pytest.mark.xfail(strict=True, reason="the ACK that makes us fall back frees nothing")
 def test_ack_of_data_without_dss(wire: Wire, peer: Peer) -> None:
     """§3.7: our first data is acknowledged by an ACK without DSS: TCP, and nothing is lost."""
     connection = peer.handshake(mptcp=True, confirm=False)
@@ -148,7 +144,6 @@ def test_ack_of_data_without_dss(wire: Wire, peer: Peer) -> None:
     works_as_tcp(peer, connection)
 
 
-@pytest.mark.xfail(strict=True, reason="the server that spoke first does not fall back")
 def test_ack_of_server_data_without_dss(wire: Wire, caller: Peer) -> None:
     """§3.7: the same at the server that spoke first."""
     connection = caller.handshake(active=False, mptcp=True, confirm=False)
@@ -160,7 +155,6 @@ def test_ack_of_server_data_without_dss(wire: Wire, caller: Peer) -> None:
     works_as_tcp(caller, connection)
 
 
-@pytest.mark.xfail(strict=True, reason="no infinite mapping is sent")
 def test_final_infinite_mapping(wire: Wire, peer: Peer) -> None:
     """§3.7: after such an ACK "the sender will send one final Data Sequence Mapping", length 0."""
     connection = peer.handshake(mptcp=True, confirm=False)
@@ -253,7 +247,6 @@ def test_stripped_in_mid_life_on_the_only_subflow() -> None:
     assert has(MpTcprst(RST_MIDDLEBOX))(reset.options)
 
 
-@pytest.mark.xfail(strict=True, reason="the ACK that makes us fall back frees nothing")
 def test_simultaneous_fallback_does_not_lose_queued_data(wire: Wire, peer: Peer) -> None:
     """Data queued behind a closed window at the moment of fallback arrives."""
     peer.window = 2000

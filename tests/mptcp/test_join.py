@@ -219,7 +219,6 @@ def test_no_join_before_confirmation(wire: Wire, peer: Peer) -> None:
     flow.expect_nothing(until=seconds(5))
 
 
-@pytest.mark.xfail(strict=True, reason="the grace time of the built-in path manager never ends")
 def test_join_to_the_initial_address(wire: Wire, peer: Peer) -> None:
     """A peer with one address: our other address joins it after a short wait for ADD_ADDR."""
     peer.handshake(mptcp=True)
@@ -270,7 +269,6 @@ def test_no_data_before_the_fourth_ack(wire: Wire, peer: Peer) -> None:
     assert any(seen.data for seen in flow.drain())
 
 
-@pytest.mark.xfail(strict=True, reason="the timer of the third ACK is not armed in the heap")
 def test_third_ack_is_repeated_until_the_fourth(wire: Wire, peer: Peer) -> None:
     """§3.2: the ACK with MP_JOIN is sent again when the fourth does not come, backing off."""
     connection, flow = joining(wire, peer)
@@ -297,7 +295,6 @@ def test_join_without_a_fourth_ack_is_given_up(wire: Wire, peer: Peer) -> None:
     assert connection.ended is None
 
 
-@pytest.mark.xfail(strict=True, reason="MP_TCPRST is not read in SYN-SENT")
 def test_refused_join_is_not_repeated(wire: Wire, peer: Peer) -> None:
     """§3.4.1, §3.9.3: what was refused SHOULD NOT be tried again without fresh news."""
     connection, flow = joining(wire, peer)
@@ -309,7 +306,6 @@ def test_refused_join_is_not_repeated(wire: Wire, peer: Peer) -> None:
     assert connection.ended is None
 
 
-@pytest.mark.xfail(strict=True, reason="no subflow is opened after the peer's DATA_FIN")
 def test_join_after_the_peer_has_said_its_end(wire: Wire, peer: Peer) -> None:
     """§3.3.3: its DATA_FIN closes one direction; ours still needs paths, a new one if all fail."""
     connection = peer.handshake(mptcp=True)

@@ -257,9 +257,8 @@ def test_third_party_path_manager() -> None:
 @pytest.mark.parametrize("kind", ["scheduler", "congestion_control", "path_manager"])
 def test_unknown_policy_is_a_clear_error(kind: str) -> None:
     """The error names what there is."""
-    _, a, b, _ = network(6, a={kind: "nonesuch"})
     with pytest.raises(ValueError, match=r"unknown .* 'nonesuch': use one of .*"):
-        open_programs(a, b, b"", b"")
+        network(6, a={kind: "nonesuch"})
 
 
 def test_config_is_checked() -> None:

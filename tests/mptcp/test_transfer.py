@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mptcp.sim.network import SimHost, Simulation
@@ -78,7 +78,6 @@ def test_any_network(
     early_end: bool,
 ) -> None:
     """Random sizes, writes, losses, paths, options; one side or both with MPTCP."""
-    assume(up or down or early_end)  # test_close has the connection without a byte
     config: dict[str, object] = {
         "dsn_64": dsn_64,
         "timestamps": timestamps,

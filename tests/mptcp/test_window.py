@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from mptcp.meta_socket import MetaSocket
 from mptcp.wire.tcp import ACK
 from tests.peer import Peer, Seen, Wire, ms, seconds
@@ -104,7 +102,6 @@ def test_each_subflow_obeys_its_own_window() -> None:
     assert sum(len(seen.data) for seen in second.drain()) <= 2000
 
 
-@pytest.mark.xfail(strict=True, reason="a subflow that was passed over is not asked again")
 def test_a_full_subflow_leaves_the_rest_to_the_others() -> None:
     """Lowest RTT first, the others when its window is full: at once, not after a time-out."""
     _, connection, first, second = two_flows()

@@ -198,6 +198,22 @@ def test_lost_retransmission_waits_for_the_timer() -> None:
     peer.expect_nothing(until=seconds(60))
 
 
+@pytest.mark.xfail(strict=True, reason="not when the sacked range begins before it was resent")
+def test_lost_retransmission_is_seen_by_sack() -> None:
+    """RFC 8985 §3's case: more than two segments that were sent after the retransmission are
+    sacked, so it is lost too, and no time-out is needed."""
+    peer = start(sack=True)
+    peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(10)))])
+    sent = seqs(peer.drain())
+    assert sent[:4] == [edge(0), *segments(10, 13)]
+    for stop in (11, 12):
+        peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(stop)))])
+        assert edge(0) not in seqs(peer.drain())
+    for stop in (13, 14):
+        peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(stop)))])
+    assert seqs(peer.drain()).count(edge(0)) == 1
+
+
 def test_timeout_resends_what_is_not_sacked() -> None:
     """RFC 6675 §5.1: after an RTO the SACK information is kept; slow start from one segment."""
     peer = start(sack=True, data=10_000)

@@ -109,7 +109,8 @@ class BoardMachine(RuleBasedStateMachine):
         self.una = 100
         self.nxt = 100
         self.status: dict[int, int] = {}
-        self.resent: set[int] = set()
+        self.resent: dict[int, int] = {}
+        """SND.NXT when the byte was sent again."""
         self.mapping: dict[int, int] = {}
         self.time = 0
 
@@ -131,7 +132,7 @@ class BoardMachine(RuleBasedStateMachine):
         self.board.acknowledge(ack)
         for number in range(self.una, ack):
             del self.status[number]
-            self.resent.discard(number)
+            self.resent.pop(number, None)
         self.una = ack
 
     @precondition(lambda self: self.nxt > self.una + 1)
@@ -147,14 +148,33 @@ class BoardMachine(RuleBasedStateMachine):
 
     @rule()
     def is_lost(self) -> None:
-        """RFC 6675 §4: more than (DupThresh - 1) * SMSS bytes sacked above."""
+        """RFC 6675 §4: more than (DupThresh - 1) * SMSS bytes sacked above.
+
+        Of what was sent again: as much sacked of what was sent after that. A part of it that was
+        cut off since may be left to the timer.
+        """
         self.board.mark_by_sack(MSS)
-        above = 0
-        for number in range(self.nxt - 1, self.una - 1, -1):
-            if self.status[number] == SACKED:
-                above += 1
-            elif above > 2 * MSS and self.status[number] == IN_FLIGHT and number not in self.resent:
-                self.status[number] = LOST
+        sacked = sorted((n for n, status in self.status.items() if status == SACKED), reverse=True)
+        # More than 2 * MSS bytes are sacked above every number below this.
+        edge = sacked[2 * MSS] if len(sacked) > 2 * MSS else -1
+        now = self.statuses()
+        for number, status in self.status.items():
+            if status != IN_FLIGHT:
+                continue
+            since = self.resent.get(number)
+            if since is None:
+                if number < edge:
+                    self.status[number] = LOST
+            elif since <= edge:
+                self.status[number] = now[number]
+
+    def statuses(self) -> dict[int, int]:
+        """What the board says of each byte."""
+        return {
+            number: chunk.status
+            for chunk in self.board.chunks[self.board.head :]
+            for number in range(chunk.seq, chunk.end)
+        }
 
     @rule()
     def time_out(self) -> None:
@@ -177,7 +197,7 @@ class BoardMachine(RuleBasedStateMachine):
             assert self.status[number] == LOST
             assert self.mapping[number] == part.mapping
             self.status[number] = IN_FLIGHT
-            self.resent.add(number)
+            self.resent[number] = self.nxt
 
     @invariant()
     def agrees(self) -> None:

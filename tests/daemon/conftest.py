@@ -3,53 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-import uvloop
 
-from mptcp.tun.netns import Namespace, require_namespaces
 from tests.daemon.fake import Harness
+from tests.loops import LOOPS
 
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
 _ports = itertools.count(20_000)
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Every asynchronous test of this folder runs on asyncio's loop and on uvloop."""
     return LOOPS
-
-
-@functools.cache
-def _reason() -> str | None:
-    return require_namespaces()
-
-
-@pytest.fixture(autouse=True)
-def _skip_without_namespaces(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("netns") is not None:
-        reason = _reason()
-        if reason is not None:
-            pytest.skip(reason)
-
-
-@pytest.fixture
-def left() -> Iterator[Namespace]:
-    with Namespace.create("left") as namespace:
-        yield namespace
-
-
-@pytest.fixture
-def right() -> Iterator[Namespace]:
-    with Namespace.create("right") as namespace:
-        yield namespace
 
 
 @pytest.fixture

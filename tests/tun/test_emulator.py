@@ -25,6 +25,7 @@ import pytest
 from mptcp.tun.emulator import EmulatorError, LinkEmulator, PathEnd, PathSpec
 from mptcp.tun.linkem import LinkStats
 from mptcp.tun.netns import Namespace
+from tests.realtime import measured
 
 pytestmark = pytest.mark.netns
 
@@ -162,6 +163,7 @@ def round_trips(left: Namespace, count: int, number: int = 1) -> list[float]:
 @pytest.mark.parametrize(
     ("rate", "delay_us"), [(10 * MBIT, 5_000), (100 * MBIT, 10_000), (50 * MBIT, 0)]
 )
+@measured
 def test_the_rate_is_kept(left: Namespace, right: Namespace, rate: int, delay_us: int) -> None:
     path = spec(left, right, rate_bps=rate, delay_us=delay_us)
     with LinkEmulator.start([path]) as emulator, transfer(left, right) as tcp:
@@ -178,6 +180,7 @@ def test_the_rate_is_kept(left: Namespace, right: Namespace, rate: int, delay_us
     assert goodput == pytest.approx(rate * 1448 / 1500, rel=0.1)
 
 
+@measured
 def test_two_paths_at_100_mbit_at_the_same_time(left: Namespace, right: Namespace) -> None:
     paths = [spec(left, right, n, rate_bps=100 * MBIT, delay_us=10_000) for n in (1, 2)]
     with (
@@ -202,6 +205,7 @@ def cpu_ticks(pid: int) -> int:
 
 
 @pytest.mark.parametrize("delay_us", [0, 3_000, 10_000])
+@measured
 def test_the_delay_is_kept(left: Namespace, right: Namespace, delay_us: int) -> None:
     path = spec(left, right, rate_bps=100 * MBIT, delay_us=delay_us)
     with LinkEmulator.start([path]), echo(right):
@@ -223,6 +227,7 @@ def test_ipv6_crosses_the_link(left: Namespace, right: Namespace) -> None:
         client.connect(("fd01::2", 5000))
 
 
+@measured
 def test_rate_and_delay_change_while_it_runs(left: Namespace, right: Namespace) -> None:
     path = spec(left, right, rate_bps=50 * MBIT, delay_us=2_000, queue_bytes=100_000)
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Fixtures of the device tests: namespaces that vanish with the test."""
+"""Fixtures shared by all tests: namespaces that vanish with the test, or a reason to skip."""
 
 from __future__ import annotations
 

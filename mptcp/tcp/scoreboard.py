@@ -244,16 +244,19 @@ class Scoreboard:
         """
         threshold = (DUP_THRESH - 1) * mss
         above = 0
-        edge = -1
+        edge = -1  # a hole below it has enough sacked above
+        exact = -1  # so has anything sent at or below this number
         starts, ends = self.sacked.starts, self.sacked.ends
         for index in range(len(starts) - 1, -1, -1):
-            above += ends[index] - starts[index]
-            if above > threshold:
+            size = ends[index] - starts[index]
+            if above + size > threshold:
                 edge = starts[index]
+                exact = ends[index] - (threshold + 1 - above)
                 break
+            above += size
         marked = False
         repeated = self.repeated
-        while repeated and repeated[0][0] <= edge:
+        while repeated and repeated[0][0] <= exact:
             _, times, chunk = repeated.popleft()
             if (
                 chunk.status == IN_FLIGHT

@@ -198,7 +198,6 @@ def test_lost_retransmission_waits_for_the_timer() -> None:
     peer.expect_nothing(until=seconds(60))
 
 
-@pytest.mark.xfail(strict=True, reason="not when the sacked range begins before it was resent")
 def test_lost_retransmission_is_seen_by_sack() -> None:
     """RFC 8985 §3's case: more than two segments that were sent after the retransmission are
     sacked, so it is lost too, and no time-out is needed."""

@@ -97,5 +97,6 @@ def test_the_kernel_withdraws_an_address(we_connect: bool) -> None:
         near = node.result()
         check_bytes(near, peer.result(), 4 * MIB + 1000)
     assert near["counters"]["MPTcpExtRmAddr"] == 1
-    assert len(near["closed"]) == 1
+    # Our second address may have joined the kernel's first one then, and may end in its own way.
+    assert near["closed"][0] == "UNREACHABLE"
     assert bad_counters(near["counters"]) == {}

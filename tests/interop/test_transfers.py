@@ -28,6 +28,10 @@ from reinjection; but whatever is dropped as outside the window (NoDSSInWindow) 
 only after its retransmission timer, 200 ms a piece.)"""
 
 FAMILIES: Final = [(4,), (6,), (4, 4), (6, 6), (4, 6)]
+OFFLOAD: Final = [
+    pytest.param(True, id="offload"),
+    pytest.param(False, id="plain", marks=pytest.mark.slow),
+]
 NAMES: Final = ["v4", "v6", "v4-v4", "v6-v6", "v4-v6"]
 
 
@@ -77,7 +81,7 @@ def check_wires(network: Lab, before: list[tuple[int, int]], report: dict[str, A
             assert least <= carried <= 1.3 * least + 0.05 * total, (path, wire, payload)
 
 
-@pytest.mark.parametrize("offload", [True, False], ids=["offload", "plain"])
+@pytest.mark.parametrize("offload", OFFLOAD)
 @pytest.mark.parametrize("families", FAMILIES, ids=NAMES)
 @pytest.mark.parametrize("we_connect", [True, False], ids=["to-kernel", "from-kernel"])
 def test_with_the_kernel(families: tuple[int, ...], offload: bool, we_connect: bool) -> None:
@@ -106,7 +110,7 @@ def test_with_the_kernel(families: tuple[int, ...], offload: bool, we_connect: b
         check_wires(network, wires, ours)
 
 
-@pytest.mark.parametrize("offload", [True, False], ids=["offload", "plain"])
+@pytest.mark.parametrize("offload", OFFLOAD)
 @pytest.mark.parametrize("families", FAMILIES, ids=NAMES)
 def test_with_ourselves(families: tuple[int, ...], offload: bool) -> None:
     with contextlib.ExitStack() as stack:

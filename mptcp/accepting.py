@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mptcp.fallback import fall_back
 from mptcp.path_manager.base import EndpointId
 from mptcp.subflow import Role
 from mptcp.wire.mptcp_options import (
@@ -101,7 +102,7 @@ def _accept(
         stack.counters["MPTcpExtMPCapableSYNRX"] += 1
         meta.checksum = meta.checksum or offer.checksum_required
     elif not meta.fallback:
-        meta.fall_back("the SYN carried no usable MP_CAPABLE", silent=True)
+        fall_back(meta, "the SYN carried no usable MP_CAPABLE", silent=True)
     subflow.open_passive(seg, now)
 
 

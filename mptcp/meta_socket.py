@@ -25,7 +25,6 @@ from mptcp.events import (
     Accepted,
     Closed,
     Connected,
-    FellBack,
     Readable,
     SubflowClosed,
     SubflowEstablished,
@@ -38,11 +37,8 @@ from mptcp.tcp.congestion import CongestionControl
 from mptcp.tcp.state import NEVER, State
 from mptcp.wire.dss import Dss
 from mptcp.wire.mptcp_options import (
-    RST_ADMIN_PROHIBITED,
     MpCapable,
-    MpFail,
     MpFastclose,
-    MpTcprst,
 )
 from mptcp.wire.seq import MASK32, MASK64, unwrap
 
@@ -156,7 +152,7 @@ class MetaSocket:
         self.write_closed = True
         if not self.established:
             return
-        self._send_close()
+        self.send_close()
 
     def close(self) -> None:
         """The application is done: send what is queued, then end. Unread data is discarded.
@@ -333,7 +329,7 @@ class MetaSocket:
 
     # -- closing -------------------------------------------------------------------------------
 
-    def _send_close(self) -> None:
+    def send_close(self) -> None:
         """The application will write no more: DATA_FIN, or FIN in plain TCP."""
         if self.fallback:
             for subflow in list(self.subflows):
@@ -421,7 +417,7 @@ class MetaSocket:
             else:
                 self.stack.emit(Connected(self))
             if self.write_closed:
-                self._send_close()
+                self.send_close()
             self.stack.emit(SubflowEstablished(self, subflow))
         elif subflow.fully_established:
             self.on_subflow_joined(subflow, now)
@@ -498,74 +494,11 @@ class MetaSocket:
             self.orphan_deadline = now + self.config.orphan_timeout_us
             self.stack.rearm(self)
 
-    # -- failure and fallback ------------------------------------------------------------------
-
-    def on_mp_fail(self, subflow: Subflow, option: MpFail, now: int) -> None:
-        """RFC 8684 §3.7: the peer could not verify our data on this subflow."""
-        if self._only_subflow_ever():
-            # The answer is an MP_FAIL too, then plain TCP with the infinite mapping.
-            self._send_mp_fail(subflow, option.dsn)
-            self.fall_back("the peer reported a checksum failure (MP_FAIL)")
-        else:
-            subflow.abort(MpTcprst(RST_ADMIN_PROHIBITED).emit(), ConnectionEnd.PROTOCOL)
-
-    def on_checksum_failure(self, subflow: Subflow, dsn: int) -> bool:
-        """RFC 8684 §3.7: True when the payload is to be taken all the same, as plain TCP's.
-
-        With other subflows the data will come again on one of them, so this one is reset. Alone,
-        a middlebox that changes payload would change it again: the connection reverts to TCP.
-        """
-        if self._only_subflow_ever():
-            self._send_mp_fail(subflow, dsn & MASK64)
-            self.fall_back("a DSS checksum was wrong on the only subflow")
-            return True
-        self.stack.counters["MPTcpExtMPFailTx"] += 1
-        subflow.abort(MpFail(dsn & MASK64).emit(), ConnectionEnd.PROTOCOL)
-        return False
-
-    def _only_subflow_ever(self) -> bool:
-        """The data sequence space is the subflow's, so that plain TCP can go on from here."""
-        return len(self.subflows) == 1 and not self.past_subflows and not self.subflows[0].is_join
-
-    def _send_mp_fail(self, subflow: Subflow, dsn: int) -> None:
-        self.stack.counters["MPTcpExtMPFailTx"] += 1
-        subflow.controls.append(MpFail(dsn).emit())
-        self.stack.mark_ready(subflow)
-
     def on_fastclose(self, now: int) -> None:
         """RFC 8684 §3.5: the peer closes at once; reset every subflow."""
         for subflow in list(self.subflows):
             subflow.abort()
         self.finish(ConnectionEnd.FAST_CLOSED, now)
-
-    def fall_back(self, reason: str, *, silent: bool = False) -> None:
-        """RFC 8684 §3.7: plain TCP from now on. Only ever with a single subflow.
-
-        `silent`: the peer asked for plain TCP, which is neither an event nor a failure.
-        """
-        if self.fallback:
-            return
-        self.fallback = True
-        self.fallback_reason = reason
-        for subflow in self.subflows:
-            if subflow.mptcp and self.established:
-                subflow.infinite_due = True
-                # Until now DATA_ACKs freed data; the subflow's ACKs so far do from here on.
-                acked = max(0, subflow.snd.una - subflow.snd.iss - 1)
-                self.tx.acknowledge(min(self.local_idsn + 1 + acked, self.tx.nxt))
-            subflow.mptcp = False
-        if self.data_fin_due:
-            self.data_fin_due = False
-            self.tx.nxt -= 1  # the FIN takes its place
-        self.tx.chunks.clear()
-        self.tx.reinject.clear()
-        self.tx.wnd_end = 1 << 66
-        self.dispatcher.deadline = NEVER
-        if not silent:
-            self.stack.counters["MPTcpExtFallback"] += 1
-            self.stack.emit(FellBack(self, reason))
-        if self.write_closed and self.established:
-            self._send_close()
 
     # -- time ----------------------------------------------------------------------------------
 

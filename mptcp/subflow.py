@@ -16,6 +16,7 @@ import enum
 from typing import TYPE_CHECKING
 
 from mptcp.errors import ConnectionEnd
+from mptcp.fallback import checksum_failed, fall_back
 from mptcp.mapping import RxMapping, RxMappings, TxMapping
 from mptcp.subflow_input import (
     answer_to_capable,
@@ -281,7 +282,7 @@ class Subflow(TcpConnection):
             and self.snd.timeouts > self.config.syn_retries_mptcp
         ):
             self.host.counters["MPTcpExtMPCapableSYNTXDrop"] += 1
-            self.meta.fall_back("SYNs with MP_CAPABLE were not answered")
+            fall_back(self.meta, "SYNs with MP_CAPABLE were not answered")
 
     # -- hooks: receiving ----------------------------------------------------------------------
 
@@ -308,7 +309,7 @@ class Subflow(TcpConnection):
                 # RFC 8684 §3.7: our data was acknowledged without a DSS. An ACK with another
                 # MPTCP option (a long ADD_ADDR leaves no room for a DSS) says nothing yet.
                 self.host.counters["MPTcpExtMPCapableDataFallback"] += 1
-                meta.fall_back("data was acknowledged without a DSS")
+                fall_back(meta, "data was acknowledged without a DSS")
                 return True
         if dss is None:
             if self.is_join and not self.dss_seen and self.snd.una > self.snd.iss + 1:
@@ -363,7 +364,7 @@ class Subflow(TcpConnection):
         )
         if expected != mapping.checksum:
             self.host.counters["MPTcpExtDSSCsumErr"] += 1
-            if not self.meta.on_checksum_failure(self, mapping.dsn):
+            if not checksum_failed(self.meta, self, mapping.dsn):
                 return False
             for view in mapping.held:
                 self.meta.on_plain_data(view, now)
@@ -381,7 +382,7 @@ class Subflow(TcpConnection):
         if not self.is_join and not self.dss_seen and not self.fully_established:
             # RFC 8684 §3.7: options are stripped from the beginning.
             self.host.counters["MPTcpExtMPCapableDataFallback"] += 1
-            self.meta.fall_back("data arrived without a mapping")
+            fall_back(self.meta, "data arrived without a mapping")
             return True
         # RFC 8684 §3.7: with mappings seen before, the subflow cannot be trusted any more.
         self.host.counters["MPTcpExtDSSNoMatchTCP"] += 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mptcp import keys
 from mptcp.errors import ConnectionEnd
+from mptcp.fallback import fall_back, mp_fail_arrives
 from mptcp.mapping import RxMapping
 from mptcp.tcp.state import State
 from mptcp.wire.dss import Dss
@@ -47,7 +48,7 @@ def answer_to_capable(subflow: Subflow, seg: Segment) -> None:
             subflow.meta.learn_peer(option)
             return
     subflow.host.counters["MPTcpExtMPCapableFallbackSYNACK"] += 1
-    subflow.meta.fall_back("the SYN/ACK carried no usable MP_CAPABLE")
+    fall_back(subflow.meta, "the SYN/ACK carried no usable MP_CAPABLE")
 
 
 def answer_to_join(subflow: Subflow, seg: Segment) -> bool:
@@ -100,7 +101,7 @@ def third_ack(subflow: Subflow, seg: Segment, now: int) -> bool:
         # MPTCP is in use but the keys have not come: the first data will bring them again.
         return False
     subflow.host.counters["MPTcpExtMPCapableFallbackACK"] += 1
-    meta.fall_back("the third packet carried no MP_CAPABLE")
+    fall_back(meta, "the third packet carried no MP_CAPABLE")
     return True
 
 
@@ -132,7 +133,7 @@ def take_options(subflow: Subflow, seg: Segment, now: int) -> bool:
             meta.dispatcher.wake()
         elif isinstance(option, MpFail):
             subflow.host.counters["MPTcpExtMPFailRx"] += 1
-            meta.on_mp_fail(subflow, option, now)
+            mp_fail_arrives(meta, subflow, option, now)
         elif isinstance(option, MpFastclose) and option.receiver_key == meta.local_key:
             subflow.host.counters["MPTcpExtMPFastcloseRx"] += 1
             meta.on_fastclose(now)
@@ -152,7 +153,7 @@ def take_mapping(subflow: Subflow, dss: Dss, now: int) -> bool:
     if length == 0:
         # RFC 8684 §3.7: the infinite mapping.
         subflow.host.counters["MPTcpExtInfiniteMapRx"] += 1
-        meta.fall_back("the peer sent an infinite mapping")
+        fall_back(meta, "the peer sent an infinite mapping")
         return True
     if dss.dsn_64:
         meta.ack_64 = True

@@ -312,7 +312,8 @@ class Subflow(TcpConnection):
                 fall_back(meta, "data was acknowledged without a DSS")
                 return True
         if dss is None:
-            if self.is_join and not self.dss_seen and self.snd.una > self.snd.iss + 1:
+            acked = self.snd.una > self.snd.iss + 1
+            if self.is_join and acked and not self.dss_seen and not seg.mptcp:
                 # RFC 8684 §3.7: on an additional subflow that is a reason to reset it.
                 self.abort(MpTcprst(RST_MIDDLEBOX).emit(), ConnectionEnd.PROTOCOL)
                 return False

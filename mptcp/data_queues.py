@@ -14,7 +14,9 @@ windows can deadlock: thesis §4.3.5).
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from mptcp.reorder import ReorderQueue
@@ -23,6 +25,8 @@ from mptcp.tcp.scoreboard import split_parts
 
 if TYPE_CHECKING:
     from mptcp.subflow import Subflow
+
+_dsn = attrgetter("dsn")
 
 COALESCE: Final = 4096
 """Writes and segments smaller than this are joined, so that one-byte ones do not cost a view
@@ -46,12 +50,14 @@ class DataChunk:
 class Reinjection:
     """What is left to send again of a chunk, on a subflow that has not carried it."""
 
-    __slots__ = ("chunk", "dsn", "parts")
+    __slots__ = ("chunk", "dsn", "parts", "takers")
 
     def __init__(self, chunk: DataChunk) -> None:
         self.chunk = chunk
         self.dsn = chunk.dsn
         self.parts = chunk.parts
+        self.takers: list[Subflow] = []
+        """Subflows that have taken a piece; its carriers once the last piece is taken."""
 
 
 class DataSender:
@@ -60,6 +66,7 @@ class DataSender:
     __slots__ = (
         "capacity",
         "chunks",
+        "nothing_for",
         "nxt",
         "queue",
         "queued",
@@ -79,6 +86,8 @@ class DataSender:
         self.chunks: deque[DataChunk] = deque()
         self.reinject: deque[Reinjection] = deque()
         self.reinjected_bytes = 0
+        self.nothing_for: set[Subflow] = set()
+        """Subflows for which `reinject` holds nothing, until something is offered."""
 
     def start(self, idsn: int) -> None:
         """Begin after the IDSN, which is the octet of the SYN (RFC 8684 §3.1)."""
@@ -139,22 +148,19 @@ class DataSender:
 
     def offer_again(self, chunk: DataChunk) -> None:
         """Queue a chunk for reinjection, in DSN order with respect to what is queued."""
+        self.nothing_for.clear()
         if not chunk.reinjecting and chunk.end > self.una:
             chunk.reinjecting = True
-            item = Reinjection(chunk)
-            reinject = self.reinject
-            if reinject and reinject[-1].dsn > item.dsn:
-                ordered = sorted([*reinject, item], key=lambda entry: entry.dsn)
-                reinject.clear()
-                reinject.extend(ordered)
-            else:
-                reinject.append(item)
+            insort(self.reinject, Reinjection(chunk), key=_dsn)
 
     def reinjection_for(self, subflow: Subflow) -> Reinjection | None:
         """The first stretch waiting that `subflow` has not carried."""
+        if subflow in self.nothing_for:
+            return None
         for item in self.reinject:
             if item.chunk.end > self.una and subflow not in item.chunk.carriers:
                 return item
+        self.nothing_for.add(subflow)  # until something is offered: each packet asks
         return None
 
     def take_reinjection(
@@ -167,14 +173,16 @@ class DataSender:
             dsn = self.una
         length = min(size, item.chunk.end - dsn)
         parts, rest = split_parts(item.parts, length)
+        if subflow not in item.takers:
+            item.takers.append(subflow)
         if rest:
             item.parts = rest
             item.dsn = dsn + length
         else:
             self.reinject.remove(item)
             item.chunk.reinjecting = False
-            if subflow not in item.chunk.carriers:
-                item.chunk.carriers.append(subflow)
+            carriers = item.chunk.carriers
+            carriers += [taker for taker in item.takers if taker not in carriers]
         self.reinjected_bytes += length
         return parts, dsn, length
 

@@ -121,7 +121,8 @@ class Dispatcher:
     def watch(self, now: int) -> None:
         """Watch that DATA_ACK advances: a subflow's ACK alone does not say it was accepted."""
         slowest = max(
-            (s.snd.rtt.rto for s in self.meta.subflows), default=self.meta.config.initial_rto_us
+            (s.snd.rtt.rto for s in self.meta.subflows if s.usable),
+            default=self.meta.config.initial_rto_us,
         )
         wait = min(2 * slowest << self.backoff, self.meta.config.max_rto_us)
         self.mark = self.meta.tx.una
@@ -139,8 +140,8 @@ class Dispatcher:
                 self.backoff += 1
             if self.meta.data_fin_due and not tx.chunks:
                 self.meta.ack_data(now)
-            elif tx.chunks and all(not s.snd.board for s in self.meta.subflows):
-                # Everything is acknowledged by TCP but not at data level (RFC 8684 §3.3.6).
+            elif tx.chunks and all(s.stale or not s.snd.board for s in tx.chunks[0].carriers):
+                # Acknowledged by TCP but not at data level (RFC 8684 §3.3.6), or on dead paths.
                 first = tx.chunks[0]
                 first.carriers = []
                 tx.offer_again(first)

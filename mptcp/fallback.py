@@ -46,13 +46,17 @@ def fall_back(meta: MetaSocket, reason: str, *, silent: bool = False) -> None:
     if not silent:
         meta.stack.counters["MPTcpExtFallback"] += 1
         meta.stack.emit(FellBack(meta, reason))
+    # What waited for a checksum: nothing will verify it now, and it comes before what follows.
+    for subflow in list(meta.subflows):
+        for view in subflow.rx_maps.take_held():
+            meta.on_plain_data(view, meta.stack.now)
     if meta.write_closed and meta.established:
         meta.send_close()
 
 
 def mp_fail_arrives(meta: MetaSocket, subflow: Subflow, option: MpFail, now: int) -> None:
     """RFC 8684 §3.7: the peer could not verify our data on this subflow."""
-    if _only_subflow_ever(meta):
+    if only_subflow_ever(meta):
         # The answer is an MP_FAIL too, then plain TCP with the infinite mapping.
         _send_mp_fail(meta, subflow, option.dsn)
         fall_back(meta, "the peer reported a checksum failure (MP_FAIL)")
@@ -66,7 +70,7 @@ def checksum_failed(meta: MetaSocket, subflow: Subflow, dsn: int) -> bool:
     With other subflows the data will come again on one of them, so this one is reset. Alone,
     a middlebox that changes payload would change it again: the connection reverts to TCP.
     """
-    if _only_subflow_ever(meta):
+    if only_subflow_ever(meta):
         _send_mp_fail(meta, subflow, dsn & MASK64)
         fall_back(meta, "a DSS checksum was wrong on the only subflow")
         return True
@@ -75,7 +79,7 @@ def checksum_failed(meta: MetaSocket, subflow: Subflow, dsn: int) -> bool:
     return False
 
 
-def _only_subflow_ever(meta: MetaSocket) -> bool:
+def only_subflow_ever(meta: MetaSocket) -> bool:
     """The data sequence space is the subflow's, so that plain TCP can go on from here."""
     return len(meta.subflows) == 1 and not meta.past_subflows and not meta.subflows[0].is_join
 

@@ -67,7 +67,7 @@ class RxMappings:
             return True
         maps = self.maps
         if not maps or mapping.ssn >= maps[-1].ssn + maps[-1].length:
-            if len(maps) >= MAX_MAPPINGS:
+            if len(maps) >= MAX_MAPPINGS and mapping.ssn > delivered:
                 return False
             maps.append(mapping)
             return True
@@ -80,10 +80,18 @@ class RxMappings:
                 return False
         if index + 1 < len(maps) and maps[index + 1].ssn < end:
             return False
-        if len(maps) >= MAX_MAPPINGS:
+        if len(maps) >= MAX_MAPPINGS and mapping.ssn > delivered:
             return False
         maps.insert(index + 1, mapping)
         return True
+
+    def take_held(self) -> list[memoryview]:
+        """What waited for a checksum, in order: in plain TCP nothing will verify it."""
+        held: list[memoryview] = []
+        for mapping in self.maps:
+            held += mapping.held
+            mapping.held = []
+        return held
 
     def find(self, ssn: int) -> RxMapping | None:
         """The mapping that covers `ssn`; mappings wholly below it are forgotten."""

@@ -37,6 +37,7 @@ from mptcp.tcp.congestion import CongestionControl
 from mptcp.tcp.state import NEVER, State
 from mptcp.wire.dss import Dss
 from mptcp.wire.mptcp_options import (
+    RST_MPTCP_SPECIFIC,
     MpCapable,
     MpFastclose,
 )
@@ -176,8 +177,15 @@ class MetaSocket:
         for subflow in list(self.subflows):
             subflow.set_orphan(self.stack.now)
         self._check_closed(self.stack.now)
-        if self.ended is None and not self.fallback:
-            self.orphan_deadline = self.stack.now + self.config.fin_wait_2_us
+        self._wait_for_peer(self.stack.now)
+
+    def _wait_for_peer(self, now: int) -> None:
+        """Closed here and all of it acknowledged: the peer's DATA_FIN is waited for a while only.
+
+        Not before: what is queued may take any time to send (RFC 9293 §3.10.4).
+        """
+        if self.app_closed and self.data_fin_acked and self.ended is None and not self.fallback:
+            self.orphan_deadline = min(self.orphan_deadline, now + self.config.fin_wait_2_us)
             self.stack.rearm(self)
 
     def abort(self) -> None:
@@ -222,6 +230,7 @@ class MetaSocket:
             self.data_fin_due = False
             self.data_fin_acked = True
             self._check_closed(now)
+            self._wait_for_peer(now)
         if self.writable_wanted and tx.used * 2 <= tx.capacity:
             self.writable_wanted = False
             self.stack.emit(Writable(self))
@@ -269,11 +278,16 @@ class MetaSocket:
                 self.stack.counters["MPTcpExtNoDSSInWindow"] += 1
                 return
             if dsn > rx.nxt:
+                if not rx.reorder.has_room(2 * rx.buffer, view):
+                    # Not DATA_ACKed, so it comes again (RFC 8684 §3.3.5); data at `nxt` is
+                    # always taken.
+                    self.stack.counters["MPTcpExtRcvPruned"] += 1
+                    return
                 self.stack.counters["MPTcpExtOFOQueue"] += 1
-                rx.reorder.insert(subflow.local_port, dsn, view)
+                rx.reorder.insert(subflow.path_index, dsn, view)
                 return
             # What is here already stays: the first copy wins (RFC 8684 §3.3.1).
-            rx.reorder.insert(subflow.local_port, rx.nxt, view[rx.nxt - dsn :])
+            rx.reorder.insert(subflow.path_index, rx.nxt, view[rx.nxt - dsn :])
             for ready in rx.reorder.pop_ready(rx.nxt):
                 rx.append(ready)
         self._delivered(now)
@@ -323,9 +337,9 @@ class MetaSocket:
 
     def ack_data(self, now: int) -> None:
         """Send the DATA_ACK (and a DATA_FIN that is due) now, on every subflow that can."""
-        for subflow in self.subflows:
-            if subflow.usable or subflow.state is State.FIN_WAIT_2:
-                subflow.ack_now()
+        able = [s for s in self.subflows if s.usable or s.state is State.FIN_WAIT_2]
+        for subflow in able or self.subflows:
+            subflow.ack_now()
 
     # -- closing -------------------------------------------------------------------------------
 
@@ -426,6 +440,7 @@ class MetaSocket:
         """A joined subflow may carry data."""
         self.stack.emit(SubflowEstablished(self, subflow))
         self.orphan_deadline = NEVER
+        self._wait_for_peer(now)
         self.paths.manager.on_subflow_established(subflow.path_index, now)
         for chunk in self.tx.chunks:
             if not chunk.carriers:
@@ -461,7 +476,8 @@ class MetaSocket:
         if subflow in self.subflows:
             self.subflows.remove(subflow)
             self.past_subflows += 1
-        self.rx.reorder.forget(subflow.local_port)
+        self.rx.reorder.forget(subflow.path_index)
+        self.tx.nothing_for.discard(subflow)
         if self.ended is not None:
             return
         if self.established:
@@ -479,16 +495,17 @@ class MetaSocket:
         refused = told and not subflow.reset_transient
         self.paths.manager.on_subflow_closed(subflow.path_index, refused=refused, now=now)
         if not self.subflows:
-            self._without_subflow(end, now)
+            self._without_subflow(subflow, end, now)
         self.dispatcher.wake()
         self.stack.rearm(self)
 
-    def _without_subflow(self, end: ConnectionEnd, now: int) -> None:
+    def _without_subflow(self, subflow: Subflow, end: ConnectionEnd, now: int) -> None:
         """Break before make: wait for a subflow for a while (RFC 8684 App. D)."""
         if self.eof and self.data_fin_acked:
             self.finish(ConnectionEnd.CLOSED, now)
-        elif end is ConnectionEnd.REFUSED and self.is_client:
-            # The peer does not know the token any more: the connection is gone there.
+        elif end is ConnectionEnd.REFUSED and subflow.reset_reason == RST_MPTCP_SPECIFIC:
+            # The peer does not know the token any more: the connection is gone there. A bare RST
+            # may come from a firewall and says nothing of the connection.
             self.finish(ConnectionEnd.RESET, now)
         elif self.orphan_deadline == NEVER:
             self.orphan_deadline = now + self.config.orphan_timeout_us

@@ -15,6 +15,10 @@ from __future__ import annotations
 
 from mptcp.tcp.reassembly import true_size
 
+MAX_NODES = 4096
+"""Runs with holes between them: one for each chunk when a subflow stands still and the others go
+on; a search passes all of them at worst, so a peer that sends single bytes is cut off here."""
+
 
 class Node:
     """A contiguous run [start, end) of data sequence space, as views in order."""
@@ -49,6 +53,10 @@ class ReorderQueue:
 
     def __bool__(self) -> bool:
         return self.head is not None
+
+    def has_room(self, limit: int, view: memoryview) -> bool:
+        """Whether `view` may be kept; tiny pieces with holes between them are an attack."""
+        return self.nodes < MAX_NODES and self.memory + true_size(view) <= limit
 
     def insert(self, subflow: int, dsn: int, view: memoryview) -> int:
         """Keep the bytes of [dsn, dsn + len) not here yet; returns how many were new.

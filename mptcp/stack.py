@@ -231,10 +231,16 @@ class Stack:
         endpoint = path.endpoint
         interface = self.book.owner.get(endpoint.local)
         if interface is None:
+            meta.paths.manager.on_subflow_closed(path.index, refused=False, now=self.now)
             return
-        port = endpoint.local_port or self._ephemeral_port(
-            endpoint.local, endpoint.remote, endpoint.remote_port
-        )
+        try:
+            port = endpoint.local_port or self._ephemeral_port(
+                endpoint.local, endpoint.remote, endpoint.remote_port
+            )
+        except AddressInUseError:
+            self.counters["MPTcpExtMPJoinPortExhausted"] += 1
+            meta.paths.manager.on_subflow_closed(path.index, refused=True, now=self.now)
+            return
         subflow = self.new_subflow(
             meta,
             Role.JOIN_ACTIVE,

@@ -169,7 +169,7 @@ class Subflow(TcpConnection):
     def poll_transmit(self, now: int) -> Transmit | None:
         meta = self.meta
         if meta.write_closed and meta.data_fin_ready(now):
-            self.acks_owed += 1
+            meta.ack_data(now)
         transmit = output.poll_output(self, now)
         if transmit is None and meta.dispatcher.waiting:
             meta.dispatcher.on_full(self)
@@ -365,12 +365,7 @@ class Subflow(TcpConnection):
         )
         if expected != mapping.checksum:
             self.host.counters["MPTcpExtDSSCsumErr"] += 1
-            if not checksum_failed(self.meta, self, mapping.dsn):
-                return False
-            for view in mapping.held:
-                self.meta.on_plain_data(view, now)
-            mapping.held = []
-            return True
+            return checksum_failed(self.meta, self, mapping.dsn)  # True: held bytes are delivered
         dsn = mapping.dsn
         for view in mapping.held:
             self.meta.on_data(self, dsn, view, now)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from mptcp import keys
 from mptcp.errors import ConnectionEnd
-from mptcp.fallback import fall_back, mp_fail_arrives
-from mptcp.mapping import RxMapping
+from mptcp.fallback import fall_back, mp_fail_arrives, only_subflow_ever
+from mptcp.mapping import MAX_MAPPINGS, RxMapping
 from mptcp.tcp.state import State
 from mptcp.wire.dss import Dss
 from mptcp.wire.mptcp_options import (
@@ -153,6 +153,10 @@ def take_mapping(subflow: Subflow, dss: Dss, now: int) -> bool:
     if length == 0:
         # RFC 8684 §3.7: the infinite mapping.
         subflow.host.counters["MPTcpExtInfiniteMapRx"] += 1
+        if not only_subflow_ever(meta):
+            # RFC 8684 §3.7: with other subflows, or after them, there is no single stream.
+            subflow.abort(MpTcprst(RST_MPTCP_SPECIFIC).emit(), ConnectionEnd.PROTOCOL)
+            return False
         fall_back(meta, "the peer sent an infinite mapping")
         return True
     if dss.dsn_64:
@@ -164,6 +168,8 @@ def take_mapping(subflow: Subflow, dss: Dss, now: int) -> bool:
         mapping = RxMapping(dsn, ssn, payload, length, dss.checksum)
         if not subflow.rx_maps.add(mapping, subflow.rcv_nxt - subflow.irs):
             subflow.host.counters["MPTcpExtDSSNotMatching"] += 1
+            if len(subflow.rx_maps.maps) >= MAX_MAPPINGS:
+                return False  # no room: the segment is not acknowledged and comes again
     if dss.data_fin:
         meta.on_data_fin(dsn + payload, now)
     return True

@@ -79,6 +79,7 @@ class TcpConnection:
         # acknowledgement
         self.ack_pending = 0  # in-order bytes not yet acknowledged
         self.acks_owed = 0  # ACKs to send at once
+        self.last_oow_ack = -NEVER  # when an unacceptable bare ACK was answered
         self.quick_acks = 16  # segments acknowledged without delay while the peer slow-starts
         self.delack_deadline = NEVER
         # output requests

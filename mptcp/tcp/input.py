@@ -19,6 +19,7 @@ from mptcp.wire.tcp import ACK, FIN, PSH, RST, SYN, Segment
 if TYPE_CHECKING:
     from mptcp.tcp.connection import TcpConnection
 
+OUT_OF_WINDOW_ACK_US = 50_000
 PAWS_IDLE_US = 24 * 24 * 3600 * 1_000_000
 """RFC 7323 §5.5: after 24 days without traffic TS.Recent is no longer valid."""
 
@@ -136,6 +137,12 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
         # peer measure its own time-out as an RTT (RFC 7323 §4.3 leaves this case to R2).
         if seq < rcv_nxt:
             _update_ts_recent(conn, seg, seq, now)
+        if length == 0:
+            # Two ends that disagree about the numbers would answer each other's ACKs for ever
+            # (Linux limits these as well; probes of a zero window come further apart).
+            if now - conn.last_oow_ack < OUT_OF_WINDOW_ACK_US:
+                return False
+            conn.last_oow_ack = now
         conn.ack_now()
         return False
     if flags & RST:

@@ -251,7 +251,9 @@ def segment_size(conn: TcpConnection) -> int:
 def sendable(conn: TcpConnection) -> int:
     """New bytes the connection would send now, by every rule but the upper layer's choice."""
     available = conn.queued()
-    if available <= 0:
+    # What `_poll_data` would not send now must not be promised here: the scheduler would wait for
+    # this subflow and this subflow for the scheduler.
+    if available <= 0 or conn.state not in CAN_SEND or conn.snd.board.next_lost() is not None:
         return 0
     segment = segment_size(conn)
     snd = conn.snd

@@ -51,7 +51,7 @@ class Listener:
 
 def syn_arrives(stack: Stack, seg: Segment, now: int) -> None:
     """A SYN for which there is no connection."""
-    if not _can_be_source(seg.src):
+    if not _can_be_source(seg.src) or not seg.sport or not seg.dport:
         stack.counters["IpInAddrErrors"] += 1
         return
     offer: MpCapable | None = None

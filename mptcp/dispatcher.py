@@ -30,6 +30,9 @@ class Dispatcher:
         self.scheduler = schedulers.get(meta.config.scheduler)()
         self.waiting: list[Subflow] = []
         """Subflows that were refused data in favour of another; polled again when it is full."""
+        self.chosen: Subflow | None = None
+        """The scheduler's choice for the next chunk, until it is taken or no longer ready: it is
+        asked once for each chunk, so that it may keep state."""
         self.deadline = NEVER
         self.backoff = 0
         self.mark = 0
@@ -75,7 +78,14 @@ class Dispatcher:
                 return tx.take_reinjection(item, subflow, limit)
         if len(self.meta.subflows) > 1:
             ready = [s for s in self.meta.subflows if s is subflow or s.sendable(now) > 0]
-            chosen = self.scheduler.select(ready, tx.queued)
+            chosen = self.chosen
+            if chosen is None or chosen not in ready:
+                chosen = self.scheduler.select(ready, tx.queued)
+                if chosen is not None and chosen not in ready:
+                    # It could not send; asking for ever would hold up the host.
+                    self.meta.stack.counters["SchedulerChoiceNotReady"] += 1
+                    chosen = subflow
+                self.chosen = chosen
             if chosen is not subflow:
                 if chosen is not None:
                     if subflow not in self.waiting:
@@ -84,6 +94,7 @@ class Dispatcher:
                 return None
             if self.waiting and subflow in self.waiting:
                 self.waiting.remove(subflow)
+        self.chosen = None
         dsn = tx.nxt
         parts = tx.take(limit)
         length = sum(map(len, parts))

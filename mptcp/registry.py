@@ -30,6 +30,10 @@ class Registry(Generic[T]):
 
         return add
 
+    def unregister(self, name: str) -> None:
+        """Take a policy away again (tests). Raises KeyError for an unknown name."""
+        del self._factories[name]
+
     def get(self, name: str) -> T:
         """The factory called `name`. Raises ValueError that lists the known names."""
         try:

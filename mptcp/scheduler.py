@@ -38,6 +38,10 @@ class Scheduler:
     def select(self, ready: Sequence[P], queued: int) -> P | None:
         """The subflow of `ready` to carry the next of `queued` bytes; None: wait for another.
 
+        Asked once for each chunk (up to 64 KiB with offload); the choice stands until the subflow
+        takes it or is no longer ready, so a scheduler may keep state. In bulk transfers mostly
+        one subflow is ready at a time: the order shows when several have room.
+
         Every subflow in `ready` is established, not stale, and has room in its congestion window
         for what it would send. `ready` is not empty. When None is returned the question comes
         again with the next acknowledgement.

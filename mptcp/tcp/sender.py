@@ -240,7 +240,9 @@ class Sender:
         self.recovery = Recovery.FAST
         self.recovery_point = self.nxt
         self.resend_at_once = True
-        self.cc.on_loss(flight_size)
+        # Never from more than the window: what was sent while SACKs came in is in FlightSize too,
+        # and a controller that keeps more than half of it would grow at a loss.
+        self.cc.on_loss(min(flight_size, self.cc.cwnd))
 
     def on_timeout(self, now: int) -> None:
         """The retransmission timer expired (RFC 6298 §5.4-5.6)."""

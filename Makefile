@@ -20,7 +20,7 @@ $(VENV)/.ready: $(VENV)/.core
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench,test,dev]'
 	@touch $@
 
-# tshark and iproute2 (tests' independent witnesses) come from the distribution; without them those tests skip.
+# tshark, tcpdump and iproute2 (tests' independent witnesses) come from the distribution; without them those tests skip.
 system:
 	@sh tools/system-packages.sh
 

@@ -30,7 +30,12 @@ from mptcp.tun.device import (
     TunDevice,
     check_name,
 )
-from mptcp.tun.interface import configure_interface, kernel_side_address
+from mptcp.tun.interface import (
+    check_addresses_free,
+    check_stack_address,
+    configure_interface,
+    kernel_side_address,
+)
 
 CACHE_LIMIT: Final = 4096
 """Entries of a cache that packets fill; then it starts anew."""
@@ -69,6 +74,7 @@ class Interface:
         seen: set[bytes] = set()
         for text in self.addresses:
             try:
+                check_stack_address(text)
                 kernel_side_address(text)
                 raw, _ = parse_prefix(text)
             except ValueError as error:
@@ -144,8 +150,10 @@ DeviceFactory = Callable[[Interface], Attachment]
 def open_tun(interface: Interface) -> Attachment:
     """Open (or create) the TUN device, give the kernel its side's addresses, bring it up.
 
-    Acts on the network namespace of the calling thread. Raises DeviceError in one line.
+    Acts on the network namespace of the calling thread. Raises DeviceError in one line, also when
+    the kernel uses one of the addresses or routes its subnet elsewhere.
     """
+    check_addresses_free(interface.name, interface.addresses)
     device = TunDevice(interface.name, mtu=interface.mtu, offload=interface.offload)
     try:
         configured = configure_interface(

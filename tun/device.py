@@ -85,16 +85,34 @@ def describe_open_failure(code: int, name: str, reason: str = "") -> str:
             "/dev/net/tun is missing: load the driver (modprobe tun), "
             "or give the container the device (--device /dev/net/tun)"
         )
-    if code in (errno.EPERM, errno.EACCES):
+    if code == errno.EACCES:  # of the file: TUNSETIFF itself says EPERM
+        return (
+            f"no right to open TUN device '{name}': /dev/net/tun may not be opened by this user: "
+            "run as root, or have root run chmod 666 /dev/net/tun"
+        )
+    if code == errno.EPERM:
+        # Inside a user namespace one has every right but over the networks outside of it.
+        space = "in a network namespace of its own (unshare -n)"
+        if not in_user_namespace():
+            space = "inside a user namespace (unshare -Urn)"
         return (
             f"no right to open TUN device '{name}': run as root, add the capability NET_ADMIN "
-            "(--cap-add NET_ADMIN), or start inside a user namespace (unshare -Urn)"
+            f"(--cap-add NET_ADMIN), or start {space}"
         )
     if code == errno.EBUSY:
         return f"TUN device '{name}' is in use by another program: stop it, or choose another name"
     if code == errno.EINVAL:
         return f"'{name}' exists and is no single-queue TUN device: choose another name"
     return f"TUN device '{name}' cannot be opened: {reason or os.strerror(code)}"
+
+
+def in_user_namespace() -> bool:
+    """Whether this process lives in a user namespace other than the machine's own."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as lines:
+            return [line.split() for line in lines] != [["0", "0", "4294967295"]]
+    except OSError:  # a kernel without user namespaces
+        return False
 
 
 def check_name(name: str) -> None:

@@ -2,7 +2,8 @@
 
 All of it acts on the network namespace of the calling thread. What was there before is never
 removed: `Configured` remembers what `configure_interface` changed and `remove()` undoes that and
-only that.
+only that. Nor is it disturbed: `check_addresses_free` refuses addresses that the kernel already
+uses or routes elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Final
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from .device import DeviceError
+from .device import DeviceError, in_user_namespace
 from .linux import in_namespace, in_thread, open_current_namespace
 
 IFA_F_NODAD: Final = 0x02
@@ -59,6 +60,74 @@ def kernel_side_address(stack_address: str) -> str:
     return f"{type(own.ip)(lowest)}/{network.prefixlen}"
 
 
+def check_stack_address(stack_address: str) -> None:
+    """Raise ValueError unless `stack_address`, "ip/prefix", is one that packets can carry here.
+
+    The kernel drops what comes from a loopback, multicast or unspecified address (RFC 1122
+    §3.2.1.3, RFC 4291 §2.5.2, §2.5.3, §2.7), and would answer the first by itself.
+    """
+    own = ipaddress.ip_interface(stack_address).ip
+    for kind, found in (
+        ("a loopback", own.is_loopback),
+        ("a multicast", own.is_multicast),
+        ("the unspecified", own.is_unspecified),
+    ):
+        if found:
+            raise ValueError(f"{stack_address} is {kind} address: choose another one")
+
+
+def check_addresses_free(name: str, addresses: Iterable[str]) -> None:
+    """Raise DeviceError(EADDRINUSE) when the kernel has other uses for one of `addresses`.
+
+    `addresses` ("ip/prefix") are those of a stack behind the interface `name`, which need not exist
+    yet. None may be an address of the kernel's own in the calling thread's namespace, nor may its
+    subnet overlap one on another interface: the kernel would keep the packets, or send them the
+    other way. Link-local subnets are on every link and overlap nothing. Also works inside a running
+    event loop. Raises ValueError for a malformed address.
+    """
+    in_thread(_check_addresses_free, name, [ipaddress.ip_interface(text) for text in addresses])
+
+
+def _check_addresses_free(name: str, addresses: list[Address]) -> None:
+    with IPRoute() as netlink:
+        devices = {link["index"]: link.get_attr("IFLA_IFNAME") for link in netlink.get_links()}
+        for message in netlink.get_addr():
+            subnet = message.get_attr("IFA_ADDRESS")  # the peer's, on a point-to-point link
+            if subnet is None:
+                continue
+            local = message.get_attr("IFA_LOCAL") or subnet
+            length = message["prefixlen"]
+            device = devices.get(message["index"], "a new interface")
+            for own in addresses:
+                same = own.ip == ipaddress.ip_address(local)
+                if device == name:
+                    if same:
+                        raise DeviceError(
+                            errno.EADDRINUSE,
+                            f"{own} is the kernel's own address on {name}: choose another one",
+                        )
+                elif _overlap(own, ipaddress.ip_interface(f"{subnet}/{length}")) or (
+                    same and not _on_every_link(own)
+                ):
+                    raise DeviceError(
+                        errno.EADDRINUSE,
+                        f"{own} ({name}) overlaps {local}/{length} on {device}: "
+                        "choose a subnet of its own",
+                    )
+
+
+def _on_every_link(address: Address) -> bool:
+    return address.version == 6 and address.is_link_local  # RFC 4007 §5: unique on its link only
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    return (
+        one.version == other.version
+        and not (one.is_link_local or other.is_link_local)
+        and one.network.overlaps(other.network)
+    )
+
+
 def read_setting(name: str) -> str:
     """The sysctl `name` ("net.ipv4.ip_forward", or with slashes) of the thread's namespace."""
     return _setting_path(name).read_text(encoding="ascii").strip()
@@ -86,7 +155,9 @@ def netlink_errors(what: str) -> Iterator[None]:
         code = error.code or errno.EINVAL
         reason = os.strerror(code)
         if code in (errno.EPERM, errno.EACCES):
-            reason = "no right: run as root, with NET_ADMIN, or in a user namespace (unshare -Urn)"
+            reason = "no right: run as root, or with the capability NET_ADMIN"
+            if not in_user_namespace():
+                reason += ", or in a user namespace (unshare -Urn)"
         raise DeviceError(code, f"{what}: {reason}") from error
 
 

@@ -45,7 +45,7 @@ from mptcp.registry import Registry
 from mptcp.scheduler import schedulers
 from mptcp.tcp.congestion import controllers
 from mptcp.tun.device import MAX_MTU, MIN_MTU, DeviceError, check_name
-from mptcp.tun.interface import kernel_side_address
+from mptcp.tun.interface import check_stack_address, kernel_side_address
 
 MAX_FILE: Final = 256 << 10
 """Longest configuration file, bytes."""
@@ -78,6 +78,7 @@ def _device_name(name: str) -> str:
 
 def _interface_address(text: str) -> str:
     try:
+        check_stack_address(text)
         kernel_side_address(text)
     except ValueError as error:
         raise ValueError(f'{error}; write e.g. "10.9.1.2/24"') from None

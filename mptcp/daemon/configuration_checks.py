@@ -128,7 +128,7 @@ def check_together(settings: Settings) -> None:
 
 def _check_stack(settings: Settings) -> None:
     try:
-        settings.stack_config()
+        config = settings.stack_config()
     except ValueError as error:
         text = str(error)
         found = _RANGE.fullmatch(text)
@@ -142,6 +142,16 @@ def _check_stack(settings: Settings) -> None:
         else:
             text = text.removeprefix(f"{name} = ").replace(": ", "; ", 1)
         raise Complaint(("stack", name.removesuffix("_us")), text) from None
+    for low, high in (("min_rto", "max_rto"), ("rejoin_delay", "rejoin_max_delay")):
+        least, most = (getattr(config, f"{name}_us") for name in (low, high))
+        if least > most:
+            # Either may be the default: the complaint goes to one that stands in the file.
+            key = low if getattr(settings.stack, low) is not None else high
+            raise Complaint(
+                ("stack", key),
+                f"{low} {format_duration(least)} is longer than {high} {format_duration(most)}; "
+                "choose the first no longer than the second",
+            )
 
 
 def _check_interfaces(settings: Settings) -> None:

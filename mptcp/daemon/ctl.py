@@ -89,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
         "--socket",
         metavar="PATH",
         default=argparse.SUPPRESS,
-        help="of the daemon; by default $XDG_RUNTIME_DIR/mptcp-us/control, else /run/…",
+        help="of the daemon; by default $XDG_RUNTIME_DIR/mptcp-us/control if it is there, "
+        "else /run/mptcp-us/control",
     )
     common.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="for programs"

@@ -48,17 +48,26 @@ class DaemonError(MptcpError, OSError):
 def own_socket_path() -> str:
     """Where a daemon started by this user puts its socket unless told otherwise.
 
-    Root: /run/mptcp-us/control. Others: $XDG_RUNTIME_DIR/mptcp-us/control, and without that
-    variable root's place, whose refusal then says what to do.
+    Root: /run/mptcp-us/control. Others, and root of a user namespace, who may not write there:
+    $XDG_RUNTIME_DIR/mptcp-us/control, and without that variable root's place, whose refusal then
+    says what to do.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.geteuid() != 0:
+    if runtime and (os.geteuid() != 0 or not _system_folder_is_writable()):
         return f"{runtime}/{FOLDER}/control"
     return SYSTEM_SOCKET
 
 
+def _system_folder_is_writable() -> bool:
+    folder = Path(SYSTEM_SOCKET).parent
+    return os.access(folder if folder.exists() else folder.parent, os.W_OK)
+
+
 def find_socket_path() -> str:
-    """The socket a client should use: of this user's own daemon if there, else the system's."""
+    """The socket a client should use: of this user's own daemon if there, else the system's.
+
+    In this order: $XDG_RUNTIME_DIR/mptcp-us/control if there is such a file, /run/mptcp-us/control.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         own = f"{runtime}/{FOLDER}/control"

@@ -208,9 +208,19 @@ class ForwardRule(Service):
         """Listen. Raises OSError."""
         listen = self._table.listen
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            self._accept, listen.host, listen.port, backlog=1024
-        )
+        try:
+            self._server = await loop.create_server(
+                self._accept, listen.host, listen.port, backlog=1024
+            )
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            which = f"[[forward]] {self._table.name}" if self._table.name else "this [[forward]]"
+            raise OSError(
+                error.errno,
+                f"{listen} is in use by another program: stop it, or choose another listen "
+                f"address for {which}",
+            ) from None
         log.info("%s: TCP %s to MPTCP %s", self.title, listen, self._table.to)
 
     def _accept(self) -> Half:

@@ -92,6 +92,7 @@ def parse_mode(value: Any) -> int:
     """Permission bits from "0660" (octal in a text) or 0o660."""
     if isinstance(value, str) and re.fullmatch(r"(0o?)?[0-7]{3}", value):
         return int(value[-3:], 8)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
         return value
     # A plain 660 is the likely slip; it is above 0o777, so it cannot pass for a mode.
     decimal = f'"0{value}"' if re.fullmatch("[0-7]{3}", str(value)) else '"0660"'

@@ -174,13 +174,14 @@ def test_an_address_in_use_is_one_line(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        rule = f'[[forward]]\nlisten = "127.0.0.1:{port}"\nto = "10.9.2.2:80"\n'
+        rule = f'[[forward]]\nname = "web"\nlisten = "127.0.0.1:{port}"\nto = "10.9.2.2:80"\n'
         daemon = Daemon(tmp_path, rule)
         _, complaint = daemon.process.communicate(timeout=PATIENCE_S)
     assert daemon.process.returncode == 1
-    last = complaint.splitlines()[-1]
-    assert last.startswith(f"mptcpd: forward 127.0.0.1:{port}: ")
-    assert "in use" in last
+    assert complaint.splitlines()[-1] == (
+        f"mptcpd: web: 127.0.0.1:{port} is in use by another program: stop it, "
+        "or choose another listen address for [[forward]] web"
+    )
     assert "Traceback" not in complaint
     assert not daemon.socket.exists()
 

@@ -334,6 +334,12 @@ def test_where_the_socket_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert own_socket_path() == str(own)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "access", lambda path, mode: True)
+    assert own_socket_path() == "/run/mptcp-us/control"
+    # Root of a user namespace, whose /run belongs to somebody else.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert own_socket_path() == find_socket_path() == str(own)
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert own_socket_path() == "/run/mptcp-us/control"
 
 

@@ -86,6 +86,12 @@ MISTAKES: dict[str, tuple[str, int | None, tuple[str, ...]]] = {
         3,
         ("no host address",),
     ),
+    "loopback address": (
+        GOOD.replace("10.9.1.2/24", "127.0.0.2/8"),
+        3,
+        ("interface.address: 127.0.0.2/8 is a loopback address",),
+    ),
+    "multicast address": (GOOD.replace("10.9.1.2", "224.0.0.2"), 3, ("a multicast address",)),
     "bad address in a list": (
         '[[interface]]\nname = "a"\naddress = [\n  "10.9.1.2/24",\n  "10.9.1/24",\n]\n',
         3,
@@ -121,6 +127,16 @@ MISTAKES: dict[str, tuple[str, int | None, tuple[str, ...]]] = {
         ("stack.min_rto: 2us is out of range; use 1ms to 1min",),
     ),
     "negative time": (GOOD + "[stack]\nrejoin_delay = -1\n", 5, ("negative",)),
+    "times the wrong way round": (
+        GOOD + '[stack]\nmin_rto = "20s"\nmax_rto = "5s"\n',
+        5,
+        ("stack.min_rto: min_rto 20s is longer than max_rto 5s; choose",),
+    ),
+    "time below another's default": (
+        GOOD + '[stack]\nrejoin_max_delay = "400ms"\n',
+        5,
+        ("stack.rejoin_max_delay: rejoin_delay 500ms is longer than rejoin_max_delay 400ms",),
+    ),
     "too many subflows": (GOOD + "[stack]\nmax_subflows = 65\n", 5, ("65", "use 1 to 64")),
     "negative limit": (GOOD + "[stack]\nmax_time_wait = -1\n", 5, ("use 0 or more",)),
     "ports the wrong way round": (
@@ -379,3 +395,8 @@ def test_any_bytes_are_settings_or_one_line(content: bytes) -> None:
 def test_any_value_anywhere_is_settings_or_one_line(key: str, value: str) -> None:
     text = f"{key} = {value}\n{GOOD}" if "." in key else f"{GOOD}{key} = {value}\n"
     assert "\n" not in complaint(text.encode())
+
+
+def test_an_octal_number_is_a_mode() -> None:
+    settings = parse(f"{GOOD}[daemon]\nmode = 0o640\n".encode(), "a.toml")
+    assert settings.daemon.mode == 0o640

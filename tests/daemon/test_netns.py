@@ -160,6 +160,24 @@ def test_a_browser_and_a_web_server_that_know_only_tcp(
         assert not host.socket.exists()
 
 
+def test_a_subnet_in_use_is_one_line(left: Namespace, right: Namespace, tmp_path: Path) -> None:
+    left.veth(right, "v1", addresses=["10.9.2.77/16"])
+    file = tmp_path / "a.toml"
+    file.write_text(CLIENT.format(folder=tmp_path))
+    daemon = left.run(
+        [sys.executable, "-m", "mptcp.daemon", "--config", str(file), "--log-level", "warning"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _, complaint = daemon.communicate(timeout=PATIENCE_S)
+    assert daemon.returncode == 1
+    assert complaint == (
+        "mptcpd: 10.9.1.2/24 (tun1) overlaps 10.9.2.77/16 on v1: choose a subnet of its own\n"
+    )
+    assert "tun" not in left.output(["ip", "-brief", "link"])
+    assert not (tmp_path / "client").exists()
+
+
 async def test_programs_without_an_engine_and_what_status_shows(hosts: tuple[Host, Host]) -> None:
     import mptcp
     from mptcp.daemon.client import refresh_info

@@ -384,6 +384,8 @@ def test_the_vnet_header_of_a_packet() -> None:
         (("tun1", []), {}, "no address"),
         (("tun1", ["10.0.0.1/24", "10.0.0.1/16"]), {}, "twice"),
         (("tun1", "nonsense/8"), {}, "nonsense"),
+        (("tun1", "127.0.0.2/8"), {}, "interface tun1: 127.0.0.2/8 is a loopback address"),
+        (("tun1", ["10.0.0.1/24", "224.0.0.1/4"]), {}, "224.0.0.1/4 is a multicast address"),
         (("a name", "10.0.0.1/24"), {}, "bad device name"),
         (("tun1", "10.0.0.1/24"), {"mtu": 67}, "MTU 67"),
         (("tun1", "10.0.0.1/24"), {"routes": ["10.0.0.0/33"]}, "route"),

@@ -218,8 +218,17 @@ async def test_ctrl_c_leaves_nothing(left: Namespace, runner: str) -> None:
     await server.wait_closed()
 
 
-async def test_an_address_of_the_kernel_that_is_taken_does_not_matter(left: Namespace) -> None:
-    two = [Interface("tun1", "10.1.0.2/24"), Interface("tun2", "10.1.0.3/24")]
-    async with Engine(two, device_factory=inside(left)):
-        assert links(left) == ["lo", "tun1", "tun2"]
+async def test_a_subnet_in_use_is_refused_and_nothing_is_left(left: Namespace) -> None:
+    one = Interface("tun1", "10.1.0.2/24")
+    async with Engine([one], device_factory=inside(left)) as engine:
+        with pytest.raises(OSError, match=r"^10.1.0.3/24 \(tun2\) overlaps 10.1.0.1/24 on tun1:"):
+            engine.add_interface(Interface("tun2", "10.1.0.3/24"))
+        assert links(left) == ["lo", "tun1"]
+        other = Engine(
+            [Interface("tun3", "10.3.0.2/24"), Interface("tun4", "10.1.0.9/28")],
+            device_factory=inside(left),
+        )
+        with pytest.raises(OSError, match="choose a subnet of its own"):
+            await other.__aenter__()
+        assert links(left) == ["lo", "tun1"]
     assert links(left) == ["lo"]

@@ -7,8 +7,11 @@ import ctypes
 import errno
 import os
 import select
+import shutil
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -305,17 +308,41 @@ def test_bad_mtus_are_refused(mtu: int) -> None:
         (errno.ENOENT, "/dev/net/tun is missing", "modprobe tun"),
         (errno.ENODEV, "/dev/net/tun is missing", "modprobe tun"),
         (errno.EPERM, "no right to open TUN device 'tun0'", "unshare -Urn"),
-        (errno.EACCES, "no right to open TUN device 'tun0'", "unshare -Urn"),
+        (errno.EACCES, "/dev/net/tun may not be opened by this user", "chmod 666 /dev/net/tun"),
         (errno.EBUSY, "in use", "choose another name"),
         (errno.EINVAL, "exists", "choose another name"),
         (errno.EMFILE, "cannot be opened", os.strerror(errno.EMFILE)),
     ],
 )
-def test_every_error_is_one_line_with_its_cure(code: int, what: str, cure: str) -> None:
+def test_every_error_is_one_line_with_its_cure(
+    code: int, what: str, cure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mptcp.tun.device.in_user_namespace", lambda: False)
     text = describe_open_failure(code, "tun0")
     assert what in text
     assert cure in text
     assert "\n" not in text
+
+
+def test_a_user_namespace_is_no_cure_inside_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mptcp.tun.device.in_user_namespace", lambda: True)
+    text = describe_open_failure(errno.EPERM, "tun0")
+    assert "user namespace" not in text
+    assert "unshare -n" in text
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+def test_a_user_namespace_is_recognised() -> None:
+    ask = "from mptcp.tun.device import in_user_namespace as f; print(f())"
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", sys.executable, "-c", ask],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def give_up_rights() -> None:

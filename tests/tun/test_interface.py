@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 
 import pytest
@@ -10,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mptcp.tun.device import DeviceError, TunDevice
-from mptcp.tun.interface import configure_interface, kernel_side_address
+from mptcp.tun.interface import (
+    check_addresses_free,
+    check_stack_address,
+    configure_interface,
+    kernel_side_address,
+)
 from mptcp.tun.netns import Namespace
 
 
@@ -72,6 +78,67 @@ def test_the_ipv6_kernel_address_is_never_the_anycast_one(number: int, prefix: i
     other = ipaddress.IPv6Interface(kernel_side_address(str(own)))
     assert other.network == own.network
     assert other.ip not in (own.network.network_address, own.ip)
+
+
+@pytest.mark.parametrize(
+    ("stack", "kind"),
+    [
+        ("127.0.0.2/8", "a loopback"),
+        ("::1/127", "a loopback"),
+        ("224.0.0.5/24", "a multicast"),
+        ("ff02::1/64", "a multicast"),
+        ("0.0.0.0/31", "the unspecified"),
+        ("::/127", "the unspecified"),
+    ],
+)
+def test_an_address_that_packets_cannot_carry_is_refused(stack: str, kind: str) -> None:
+    with pytest.raises(ValueError, match=f"^{stack} is {kind} address: choose another one$"):
+        check_stack_address(stack)
+    check_stack_address("10.9.1.2/24")
+    check_stack_address("fe80::2/64")
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("10.9.1.2/24", "10.9.1.2/24 (tun7) overlaps 10.9.1.1/24 on tun1"),
+        ("10.9.0.2/16", "10.9.0.2/16 (tun7) overlaps 10.9.1.1/24 on tun1"),
+        ("10.9.1.130/25", "10.9.1.130/25 (tun7) overlaps 10.9.1.1/24 on tun1"),
+        ("10.9.1.1/30", "10.9.1.1/30 (tun7) overlaps 10.9.1.1/24 on tun1"),
+        ("fd00::9/48", "fd00::9/48 (tun7) overlaps fd00::1/64 on tun1"),
+        ("10.8.0.2/24", "10.8.0.2/24 (tun7) overlaps 10.7.0.1/32 on tun1"),
+        ("10.7.0.1/24", "10.7.0.1/24 (tun7) overlaps 10.7.0.1/32 on tun1"),
+        ("169.254.3.1/16", "169.254.3.1/16 (tun7) overlaps 169.254.3.1/16 on tun1"),
+        ("10.9.2.0/23", None),
+        ("fd00:0:0:1::2/64", None),
+        ("fe80::7/64", None),
+        ("169.254.3.2/16", None),
+    ],
+)
+def test_a_subnet_that_is_in_use_is_refused(
+    left: Namespace, address: str, complaint: str | None
+) -> None:
+    with left.tun("tun1"):
+        ours = ["10.9.1.1/24", "fd00::1/64", "fe80::7/64", "169.254.3.1/16"]
+        left.configure("tun1", addresses=ours)
+        left.output(["ip", "address", "add", "10.7.0.1", "peer", "10.8.0.1/32", "dev", "tun1"])
+        if complaint is None:
+            left.call(check_addresses_free, "tun7", ["10.99.0.2/24", address])
+            return
+        with pytest.raises(DeviceError) as caught:
+            left.call(check_addresses_free, "tun7", ["10.99.0.2/24", address])
+        assert str(caught.value) == f"{complaint}: choose a subnet of its own"
+        assert caught.value.errno == errno.EADDRINUSE
+
+
+@pytest.mark.netns
+def test_the_device_itself_may_have_its_subnet_already(left: Namespace) -> None:
+    with left.tun("tun1"):
+        left.configure("tun1", addresses=["10.9.1.1/24"])
+        left.call(check_addresses_free, "tun1", ["10.9.1.2/24"])
+        with pytest.raises(DeviceError, match="is the kernel's own address on tun1: choose an"):
+            left.call(check_addresses_free, "tun1", ["10.9.1.1/24"])
 
 
 @pytest.mark.netns

@@ -68,6 +68,7 @@ def main() -> int:
             scenario.Options(options.peer == "kernel", options.size, options.output), interrupts
         )
     except Interrupted as interrupted:
+        show.tell("interrupted; everything is taken down")
         return interrupted.status
     except hosts.TransferError as error:
         show.complain(f"FAILED: {error}")

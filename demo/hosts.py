@@ -167,7 +167,7 @@ def mptcpd(
     program = start(
         namespace,
         f"mptcpd of host {host}",
-        ["-m", "mptcp.daemon.main", "--config", str(configuration)],
+        ["-m", "mptcp.daemon", "--config", str(configuration)],
         output / f"host-{host}.log",
     )
     with _supervised(program):

@@ -197,6 +197,9 @@ def _goodput(run: Run) -> list[Finding]:
             f"{rate / 1e6:.2f} Mbit/s before the cut ({WARM_UP_US / 1e6:.1f} s to "
             f"{(end - delivery.start) / 1e6:.1f} s) = {share:.1%} of the ceiling"
         )
+        if share > 1:
+            # The links kept to their rates; the program reads behind them, out of buffers.
+            text += f", with what buffers behind the links held at {WARM_UP_US / 1e6:.1f} s"
         promise = f" (promised: {LEAST_SHARE:.0%})"
         findings.append(Finding("goodput", text + promise, share >= LEAST_SHARE))
     else:

@@ -188,10 +188,10 @@ def run(options: Options, interrupts: Interrupts) -> bool:
     Raises TransferError when the file did not arrive; DemoError, EmulatorError or OSError
     (DeviceError among them) when it cannot run; Interrupted.
     """
+    _prepare(options.output)
     display = Display(PATHS, options.size)
     if not take_priority():
         display.say("no right to real-time priority: other load here will act like a bad network")
-    options.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mptcp-demo-") as folder:
         transfer, captures, digests = _transfer(options, interrupts, display, Path(folder))
         interrupts.check()
@@ -200,6 +200,17 @@ def run(options: Options, interrupts: Interrupts) -> bool:
     display.result(findings)
     display.result([Finding("captures", "  ".join(str(capture) for capture in captures))])
     return all(finding.kept is not False for finding in findings)
+
+
+def _prepare(folder: Path) -> None:
+    """Make the folder for the results. Raises DemoError when nothing could be written there."""
+    mend = "choose another folder with --output"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoError(f"{error}: {mend}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DemoError(f"{folder} is not writable: {mend}")
 
 
 def _transfer(

@@ -107,6 +107,12 @@ class Display:
                 print(line.plain, flush=True)
 
 
+def tell(text: str) -> None:
+    """One line on standard output, if anybody still reads there."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
+
+
 def complain(text: str) -> None:
     """One line on standard error."""
     print(f"demo: {' '.join(text.split())}", file=sys.stderr, flush=True)

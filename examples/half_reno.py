@@ -1,0 +1,45 @@
+"""A congestion controller of your own, against NewReno: `python examples/half_reno.py`.
+
+At a loss it gives up a quarter of its window, NewReno half, and so it gets more out of a path that
+loses packets for other reasons than congestion. In virtual time, on one path.
+"""
+
+from mptcp.events import Event, Readable
+from mptcp.sim import Simulation
+from mptcp.tcp.congestion import NewReno, controllers
+from mptcp.tun.linkem import LinkChange
+
+SIZE, START_US = 5_000_000, 1_000_000
+
+
+@controllers.register("half_reno")
+class HalfReno(NewReno):
+    def on_loss(self, flight_size: int) -> None:
+        super().on_loss(flight_size)
+        self.ssthresh = self.cwnd = max(flight_size * 3 // 4, 2 * self.mss)
+
+
+def experiment(controller: str) -> int:
+    """µs that SIZE bytes take over 20 Mbit/s, 40 ms round trip, one packet of 300 lost."""
+    sim = Simulation(seed=1, start_us=START_US)
+    a, b = sim.host("a", congestion_control=controller), sim.host("b")
+    path = sim.connect(a, "10.0.1.1/24", b, "10.0.1.2/24", rate_bps=20_000_000, delay_us=20_000)
+    path[0].link.change(sim.now * 1000, LinkChange(loss=1 / 300))
+    received = 0
+
+    def read(event: Event) -> None:
+        nonlocal received
+        if isinstance(event, Readable):
+            received += len(event.connection.recv())
+
+    b.on_event = read
+    b.stack.listen(80)
+    a.stack.connect("10.0.1.2", 80).send(bytes(SIZE))
+    assert sim.run(until=lambda: received == SIZE)
+    return sim.now - START_US
+
+
+if __name__ == "__main__":
+    for name in ("newreno", "half_reno"):
+        time = experiment(name)
+        print(f"{name:9}  {time / 1e6:.2f} s  {SIZE * 8 / time:.1f} Mbit/s")

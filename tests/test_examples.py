@@ -1,0 +1,56 @@
+"""The examples run as they are told to, and print what they promise."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def figures(example: str) -> list[tuple[str, list[float]]]:
+    """Of each line that an example prints the first word, and the numbers."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / example)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return [
+        (line.split()[0], [float(number) for number in re.findall(r"\d+(?:\.\d+)?", line)])
+        for line in done.stdout.splitlines()
+    ]
+
+
+def test_round_robin_uses_both_paths_where_min_rtt_keeps_to_the_fast_one() -> None:
+    (name, minrtt), (other, rr) = figures("round_robin.py")
+    assert (name, other) == ("minrtt", "rr")
+    _, fast, _, slow, elapsed = minrtt
+    _, rr_fast, _, rr_slow, rr_elapsed = rr
+    for sent in (fast + slow, rr_fast + rr_slow):
+        assert 2_000_000 <= sent < 2_100_000  # all of it, and hardly anything twice
+    assert slow < 0.05 * fast
+    assert 0.5 * rr_fast < rr_slow < 1.1 * rr_fast
+    # 50 messages of 40 kB need 11 ms each at 30 Mbit/s, and 5 ms to cross the fast path.
+    assert 50 * 15 < elapsed < 50 * 35
+    assert 1.3 * elapsed < rr_elapsed < 50 * 100
+
+
+def test_half_reno_gets_more_out_of_a_lossy_path() -> None:
+    (name, (seconds, rate)), (other, (half_seconds, half_rate)) = figures("half_reno.py")
+    assert (name, other) == ("newreno", "half_reno")
+    assert 1.15 * rate < half_rate < 20  # the link's
+    for time, speed in ((seconds, rate), (half_seconds, half_rate)):
+        assert abs(time * speed - 40) < 1  # Mbit: the figures belong together
+
+
+def test_two_ports_opens_a_second_subflow_on_the_same_addresses() -> None:
+    (_, (one, port, acked)), (_, (two, other_port, other_acked)) = figures("two_ports.py")
+    assert (one, two) == (1, 2)
+    assert port != other_port
+    assert min(acked, other_acked) > 0
+    assert acked + other_acked == 200_000

@@ -16,6 +16,7 @@ import pytest
 
 from tests.interop.lab import Emulated, Lab, lab
 from tests.interop.script import Script
+from tests.realtime import measured
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
@@ -127,6 +128,7 @@ def test_with_ourselves(families: tuple[int, ...], offload: bool) -> None:
 
 
 @pytest.mark.parametrize("peer", ["to-kernel", "from-kernel", "ourselves"])
+@measured
 def test_two_slow_paths_share_the_load(peer: str) -> None:
     """Of equal paths neither idles: each carries a quarter of both directions at least."""
     size = 12 * MIB

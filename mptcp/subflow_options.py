@@ -55,7 +55,7 @@ def prepared_options(subflow: Subflow, chunk: SentChunk | None, now: int) -> byt
         wide = meta.ack_64
         return (_ACK if wide else _ACK_32).pack(
             _TIMESTAMPS,
-            (now // 1000 + subflow.ts_offset) & MASK32,
+            subflow.timestamp(now),
             subflow.ts_recent,
             _DSS_ACK if wide else _DSS_ACK_32,
             meta.rx.nxt & (MASK64 if wide else MASK32),
@@ -66,7 +66,7 @@ def prepared_options(subflow: Subflow, chunk: SentChunk | None, now: int) -> byt
     wide = meta.ack_64
     return (_DATA if wide else _DATA_ACK_32).pack(
         _TIMESTAMPS,
-        (now // 1000 + subflow.ts_offset) & MASK32,
+        subflow.timestamp(now),
         subflow.ts_recent,
         _DSS_DATA if wide else _DSS_DATA_ACK_32,
         meta.rx.nxt & (MASK64 if wide else MASK32),

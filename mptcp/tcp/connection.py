@@ -99,7 +99,6 @@ class TcpConnection:
         self.linger_deadline = NEVER  # TIME-WAIT, FIN-WAIT-2
         self.upper_deadline = NEVER  # for the upper layer
         self.last_sent_at = 0
-        self.opened_at = 0
         self.bytes_received = 0
         self.ready = False  # kept by the host: queued for polling
         self.heap_deadline = NEVER  # kept by the host: earliest entry in its timer heap
@@ -212,14 +211,12 @@ class TcpConnection:
     def open_active(self, now: int) -> None:
         """RFC 9293 §3.10.1: send a SYN."""
         self.state = State.SYN_SENT
-        self.opened_at = now
         self.syn_pending = True
         self.host.mark_ready(self)
 
     def open_passive(self, seg: Segment, now: int) -> None:
         """RFC 9293 §3.10.7.2: a SYN arrived for a listener."""
         self.state = State.SYN_RECEIVED
-        self.opened_at = now
         if take_syn(self, seg, now):
             self.syn_pending = True
             self.host.mark_ready(self)

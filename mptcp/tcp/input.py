@@ -1,8 +1,8 @@
 """Segment arrival: RFC 9293 §3.10.7, step by step, with RFC 5961's and RFC 7323's checks.
 
 `segment_arrives` never raises on what a peer sends. The common cases of an established connection,
-in-order data and a bare ACK, pass through the same steps with the tests that cannot fail left out
-(`_fast_path`); both end in the same state.
+in-order data and a bare ACK, skip the acceptability tests that they cannot fail and pass through
+the same steps as the rest (`_established`), so both end in the same state.
 """
 
 from __future__ import annotations

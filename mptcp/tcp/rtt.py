@@ -14,12 +14,11 @@ class RttEstimator:
     sent once only (Karn's algorithm, RFC 6298 §3).
     """
 
-    __slots__ = ("backoff", "latest", "max_rto", "min_rto", "min_rtt", "rto_base", "rttvar", "srtt")
+    __slots__ = ("backoff", "max_rto", "min_rto", "min_rtt", "rto_base", "rttvar", "srtt")
 
     def __init__(self, initial_rto: int, min_rto: int, max_rto: int) -> None:
         self.srtt = 0
         self.rttvar = 0
-        self.latest = 0
         self.min_rtt = 0
         self.rto_base = initial_rto
         self.min_rto = min_rto
@@ -29,7 +28,6 @@ class RttEstimator:
     def sample(self, rtt: int) -> None:
         """Take one measurement of `rtt` µs (values below 1 count as 1: clocks have a grain)."""
         rtt = max(rtt, 1)
-        self.latest = rtt
         if self.srtt == 0:
             # RFC 6298 (2.2)
             self.srtt = rtt

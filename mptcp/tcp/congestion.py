@@ -28,9 +28,18 @@ class CongestionControl:
         self.cwnd = initial_window
         self.ssthresh = INFINITE_SSTHRESH
         self.siblings = siblings
+        self.now = 0
+        """The host's clock, µs. This and the next four are set before each call below."""
         self.srtt = 0
-        """Smoothed RTT of the subflow, µs; 0 while unknown. Set before each `on_ack`."""
+        """Smoothed RTT of the subflow, µs; 0 while unknown."""
+        self.latest_rtt = 0
+        """The newest RTT sample, µs; 0 while unknown."""
+        self.min_rtt = 0
+        """The least RTT sample so far, µs; 0 while unknown."""
+        self.rounds = 0
+        """Round trips so far: counts when what was sent after the last count is acknowledged."""
         self.in_recovery = False
+        self._before: tuple[int, int] | None = None
 
     @property
     def in_slow_start(self) -> bool:
@@ -61,9 +70,27 @@ class CongestionControl:
         self.cwnd = self.mss
         self.in_recovery = False
 
+    def on_ecn(self, flight_size: int) -> None:
+        """The peer echoes Congestion Experienced (RFC 3168 §6.1.2): as for a lost packet, once a
+        window; nothing is resent."""
+        self.on_loss(flight_size)
+        self.in_recovery = False
+
     def on_idle(self, initial_window: int) -> None:
         """Nothing was sent for an RTO (RFC 5681 §4.1): restart from the initial window."""
         self.cwnd = min(self.cwnd, initial_window)
+
+    def save(self) -> None:
+        """A reduction comes that may prove wrong: remember what `undo` is to restore."""
+        self._before = (self.cwnd, self.ssthresh)
+
+    def undo(self) -> None:
+        """The last reduction was for nothing that was lost (RFC 4015, RFC 5682, RFC 2883)."""
+        if self._before is not None:
+            cwnd, self.ssthresh = self._before
+            self.cwnd = max(self.cwnd, cwnd)
+            self._before = None
+        self.in_recovery = False
 
 
 class Factory(Protocol):

@@ -47,6 +47,7 @@ class Sender:
         "recovery",
         "recovery_point",
         "resend_at_once",
+        "round_end",
         "rto_deadline",
         "rtt",
         "sack_ok",
@@ -78,6 +79,7 @@ class Sender:
         self.dup_acks = 0
         self.flight_size = 0  # RFC 5681 FlightSize when the first duplicate ACK came
         self.resend_at_once = False  # one retransmission need not wait for cwnd - pipe
+        self.round_end = iss  # when SND.UNA gets here, a round trip of data has been acknowledged
         self.timeouts = 0  # consecutive expiries of the retransmission timer
         self.rto_deadline = NEVER
         self.bytes_sent = 0
@@ -144,6 +146,8 @@ class Sender:
         board = self.board
         acked = ack - self.una
         in_flight_before = board.in_flight
+        cc = self.cc
+        cc.now = now
         newest: SentChunk | None = None
         already = 0  # bytes that a SACK had reported before
         if acked > 0:
@@ -164,11 +168,17 @@ class Sender:
         # where the chunk was sent more than once.
         if newest is not None:
             if not newest.resent:
-                self.rtt.sample(now - newest.sent_at)
+                cc.latest_rtt = now - newest.sent_at
+                self.rtt.sample(cc.latest_rtt)
             elif ts_rtt >= 0 and acked > 0:
+                cc.latest_rtt = ts_rtt
                 self.rtt.sample(ts_rtt)
-            self.cc.srtt = self.rtt.srtt
+            cc.srtt = self.rtt.srtt
+            cc.min_rtt = self.rtt.min_rtt
         if acked > 0:
+            if ack > self.round_end:
+                cc.rounds += 1
+                self.round_end = self.nxt
             self._advance(acked, acked - already, in_flight_before)
             self.rto_deadline = now + self.rtt.rto if board else NEVER  # RFC 6298 (5.2), (5.3)
         elif newly_sacked or (duplicate and not self.sack_ok):

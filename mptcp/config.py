@@ -48,6 +48,9 @@ class Config:
     """Offer selective acknowledgements (RFC 2018)."""
     window_scaling: bool = True
     """Offer window scaling (RFC 7323)."""
+    ecn: str = "passive"
+    """Explicit Congestion Notification (RFC 3168). "passive": agree when the peer offers it, as
+    Linux does by default; "on": offer it too."""
     initial_window_segments: int = 10
     """Initial congestion window in segments (RFC 6928), 1 to 10."""
 
@@ -128,6 +131,11 @@ class Config:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} = {value} is out of range: use {low} to {high}")
+        choices: dict[str, tuple[str, ...]] = {"ecn": ("off", "passive", "on")}
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name} = {value!r}: use one of {', '.join(allowed)}")
         low_port, high_port = self.ephemeral_ports
         if not 1 <= low_port <= high_port <= 65535:
             raise ValueError(f"ephemeral_ports = {self.ephemeral_ports}: use a range in 1..65535")

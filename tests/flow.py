@@ -224,6 +224,7 @@ class Flow:
         data: bytes = b"",
         options: Sequence[Emits] = (),
         window: int | None = None,
+        tos: int = 0,
     ) -> bytes:
         """The bytes `send` would send, without sending them."""
         seq = self.nxt if seq is None else seq
@@ -242,6 +243,7 @@ class Flow:
             self.window if window is None else window,
             emit_options([option.emit() for option in chosen]),
             len(data),
+            tos=tos,
         )
         template.finish_checksum(header, [data])
         self.nxt = max(self.nxt, seq + len(data) + (flags & FIN) + (flags >> 1 & 1))
@@ -264,6 +266,7 @@ class Flow:
         data: bytes = b"",
         options: Sequence[Emits] = (),
         window: int | None = None,
+        tos: int = 0,
         at: int | None = None,
     ) -> None:
         """Send a segment now or `at` a time.
@@ -274,7 +277,9 @@ class Flow:
         if at is not None:
             self.wire.advance(at)
         self.wire.flush()
-        packet = self.packet(flags, seq=seq, ack=ack, data=data, options=options, window=window)
+        packet = self.packet(
+            flags, seq=seq, ack=ack, data=data, options=options, window=window, tos=tos
+        )
         shown = self.nxt - len(data) if seq is None else seq
         self.wire.log.append(
             f"> {self.wire.time / 1000:.3f} ms {flag_names(flags)} seq={shown} ack={ack} "

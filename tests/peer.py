@@ -24,7 +24,7 @@ from mptcp.meta_socket import MetaSocket
 from mptcp.stack import Stack
 from mptcp.subflow import Subflow
 from mptcp.wire.mptcp_options import MpCapable, MpJoinAck, MpJoinSyn, MpJoinSynAck
-from mptcp.wire.tcp import ACK, SYN
+from mptcp.wire.tcp import ACK, CWR, ECE, SYN
 from tests.flow import PSH, DataLevel, Flow
 from tests.options import Emits, Mss, SackPermitted, Timestamps, WindowScale
 from tests.virtual import PEER_KEY, Seen, Wire, ms, seconds
@@ -60,29 +60,32 @@ class Peer(Flow):
         timestamps: bool = False,
         rtt: int = 0,
         capable: MpCapable | None = None,
+        ecn: bool = False,
     ) -> MetaSocket:
         """Open a connection: the stack connects (`active`) or its listener on `local_port` accepts.
 
         `confirm` sends the first DSS, so that MPTCP is confirmed both ways. The stack measures
-        `rtt` µs. Returns the stack's connection and marks the time.
+        `rtt` µs. With `ecn` both offer it or agree (RFC 3168 §6.1.1). Returns the stack's
+        connection and marks the time.
         """
         wire = self.wire
         options = self.syn_options(mss, sack, wscale, timestamps)
         if active:
             wire.stack.connect(self.address, self.port, local_addr=(self.local, self.local_port))
-            syn = self.expect(SYN)
+            syn = self.expect(SYN | ECE | CWR if ecn else SYN)
             if mptcp:
                 options.append(capable or MpCapable(self.data.key))
             self._agree(syn, wscale, timestamps)
-            self.send(SYN | ACK, options=options, at=wire.time + rtt)
+            answer = SYN | ACK | ECE if ecn else SYN | ACK
+            self.send(answer, options=options, at=wire.time + rtt)
             third = self.expect(ACK, ack=1, seq=1)
             if mptcp:
                 assert third.option(MpCapable).receiver_key == self.data.key
         else:
             if mptcp:
                 options.append(capable or MpCapable())
-            self.send(SYN, options=options)
-            syn = self.expect(SYN | ACK, ack=1)
+            self.send(SYN | ECE | CWR if ecn else SYN, options=options)
+            syn = self.expect(SYN | ACK | ECE if ecn else SYN | ACK, ack=1)
             self._agree(syn, wscale, timestamps)
             third_options: list[Emits] = []
             if mptcp:

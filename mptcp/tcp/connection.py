@@ -18,6 +18,7 @@ from collections import deque
 from mptcp.errors import ConnectionEnd
 from mptcp.tcp import output
 from mptcp.tcp.congestion import CongestionControl, controllers
+from mptcp.tcp.ecn import Ecn
 from mptcp.tcp.handshake import take_syn
 from mptcp.tcp.host import Host, Interface, Transmit
 from mptcp.tcp.reassembly import Reassembly
@@ -76,6 +77,7 @@ class TcpConnection:
         self.ts_recent_at = 0
         self.ts_offset = ts_offset
         self.last_ack_sent = 0  # Last.ACK.sent (RFC 7323 §4.3)
+        self.ecn = Ecn(config.ecn)
         # acknowledgement
         self.ack_pending = 0  # in-order bytes not yet acknowledged
         self.acks_owed = 0  # ACKs to send at once

@@ -58,6 +58,7 @@ def take_syn(conn: TcpConnection, seg: Segment, now: int) -> bool:
     """
     config = conn.config
     snd = conn.snd
+    conn.ecn.on_syn(seg)
     conn.irs = seg.seq
     conn.rcv_nxt = seg.seq + 1
     conn.last_ack_sent = conn.rcv_nxt

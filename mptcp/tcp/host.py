@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 GSO_NONE: Final = 0
 GSO_TCPV4: Final = 1
 GSO_TCPV6: Final = 4
+GSO_ECN: Final = 0x80
+"""Beside one of the two: CWR is on the first segment only (VIRTIO_NET_HDR_GSO_ECN)."""
 
 
 class Interface:
@@ -52,9 +54,10 @@ class Interface:
 class Transmit:
     """One packet to write: header, payload views, and what is left to the device.
 
-    `gso_type`/`gso_size` ask the device to segment; when `csum_start` is not 0 the device is to
-    complete the TCP checksum that starts there. The views are valid until the next call into
-    the stack. A packet the device refuses is reported with `Stack.transmit_refused`.
+    `gso_type`/`gso_size` ask the device to segment, with GSO_ECN beside the type when CWR is for
+    the first segment only; when `csum_start` is not 0 the device is to complete the TCP checksum
+    that starts there. The views are valid until the next call into the stack. A packet the device
+    refuses is reported with `Stack.transmit_refused`.
     """
 
     __slots__ = (

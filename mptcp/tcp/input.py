@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mptcp.errors import ConnectionEnd
+from mptcp.tcp.ecn import CE, ECN_MASK
 from mptcp.tcp.handshake import establish, take_syn
 from mptcp.tcp.reassembly import true_size
 from mptcp.tcp.state import CAN_RECEIVE, NEVER, State
 from mptcp.wire.seq import unwrap
-from mptcp.wire.tcp import ACK, FIN, PSH, RST, SYN, Segment
+from mptcp.wire.tcp import ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment
 
 if TYPE_CHECKING:
     from mptcp.tcp.connection import TcpConnection
@@ -129,6 +130,7 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
         if conn.state is State.SYN_RECEIVED and flags & SYN:
             # Our SYN/ACK was lost: the peer repeats its SYN.
             if seq == conn.irs:
+                conn.ecn.on_syn(seg)
                 conn.syn_pending = True
                 conn.host.mark_ready(conn)
             return False
@@ -155,6 +157,7 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
     if flags & SYN:
         # RFC 5961 §4.2: a SYN in a synchronized state is challenged whatever its number.
         if conn.state is State.SYN_RECEIVED and seq == conn.irs:
+            conn.ecn.on_syn(seg)
             conn.syn_pending = True
             conn.host.mark_ready(conn)
         elif conn.host.allow_challenge_ack(now):
@@ -267,6 +270,8 @@ def _take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
         ts_rtt = ((conn.timestamp(now) - seg.ts_ecr) & 0xFFFFFFFF) * 1000
         if ts_rtt > 0x7FFFFFFF:
             ts_rtt = -1
+    if seg.flags & ECE and conn.ecn.sends and snd.on_congestion_echo(now, ack):
+        conn.host.counters["TcpEcnReductions"] += 1
     acked = snd.on_ack(now, ack, sack, ts_rtt, duplicate)
     if acked:
         conn.persist_backoff = 0
@@ -315,6 +320,8 @@ def _take_payload(
     segment_size = seg.gso_size or len(payload)
     if segment_size > conn.rcv_mss:
         conn.rcv_mss = segment_size
+    if seg.tos & ECN_MASK == CE or seg.flags & CWR:
+        conn.ecn.on_data(conn, seg)
     if seq + len(payload) > conn.rcv_adv:
         payload = payload[: max(0, conn.rcv_adv - seq)]
     if seq > rcv_nxt:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final
 
+from mptcp.tcp.ecn import ECT_0
 from mptcp.tcp.handshake import syn_options
-from mptcp.tcp.host import GSO_NONE, GSO_TCPV4, GSO_TCPV6, Transmit
+from mptcp.tcp.host import GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, Transmit
 from mptcp.tcp.scoreboard import SentChunk
 from mptcp.tcp.state import CAN_SEND, FLUSHING, NEVER, State
 from mptcp.wire.tcp import (
     ACK,
+    CWR,
     FIN,
     PSH,
     RST,
@@ -115,6 +117,7 @@ def _make(
     now: int,
     window: int,
     chunk: SentChunk | None = None,
+    tos: int = 0,
 ) -> Transmit:
     """Header and checksum treatment of one segment or chunk."""
     payload: list[memoryview] = chunk.parts if chunk is not None else []
@@ -122,7 +125,7 @@ def _make(
     if len(payload) > MAX_VIEWS and chunk is not None:
         payload = chunk.parts = [memoryview(b"".join(payload))]
     header = conn.template.build(
-        seq & MASK32, conn.rcv_nxt & MASK32, flags, window, options, length
+        seq & MASK32, conn.rcv_nxt & MASK32, flags, window, options, length, tos=tos
     )
     interface = conn.interface
     csum_start = 0
@@ -133,6 +136,8 @@ def _make(
         gso_size = conn.snd.mss - len(options)
         if length > gso_size:
             gso_type = GSO_TCPV4 if len(conn.local) == 4 else GSO_TCPV6
+            if flags & CWR:
+                gso_type |= GSO_ECN
         else:
             gso_size = 0
     else:
@@ -144,7 +149,12 @@ def _make(
 def send_data(conn: TcpConnection, chunk: SentChunk, now: int) -> Transmit:
     """A segment for `chunk`, sent for the first time or again."""
     options = options_for(conn, Kind.DATA, now, chunk)
-    flags = ACK
+    ecn = conn.ecn
+    flags = ecn.ack_flags
+    tos = 0
+    if ecn.sends and (mark := ecn.mark(conn, chunk)) >= 0:
+        flags |= mark
+        tos = ECT_0
     if chunk.fin:
         flags |= FIN
     if chunk.parts and not conn.queued():
@@ -153,7 +163,7 @@ def send_data(conn: TcpConnection, chunk: SentChunk, now: int) -> Transmit:
     _acknowledged(conn)
     if conn.acks_owed and not conn.reassembly.starts:
         conn.acks_owed = 0
-    return _make(conn, chunk.seq, flags, options, now, window, chunk)
+    return _make(conn, chunk.seq, flags, options, now, window, chunk, tos)
 
 
 def send_ack(conn: TcpConnection, now: int, control: bytes = b"") -> Transmit:
@@ -161,7 +171,7 @@ def send_ack(conn: TcpConnection, now: int, control: bytes = b"") -> Transmit:
     options = options_for(conn, Kind.ACK, now, None, control)
     window = window_field(conn, now)
     _acknowledged(conn)
-    return _make(conn, conn.snd.nxt, ACK, options, now, window)
+    return _make(conn, conn.snd.nxt, conn.ecn.ack_flags, options, now, window)
 
 
 def send_syn(conn: TcpConnection, now: int) -> Transmit:
@@ -176,7 +186,9 @@ def send_syn(conn: TcpConnection, now: int) -> Transmit:
     window = min(conn.receive_window(), 0xFFFF)  # RFC 7323 §2.2: not scaled in a SYN
     if answer:
         conn.last_ack_sent = conn.rcv_nxt
-    return _make(conn, snd.iss, SYN | ACK if answer else SYN, options, now, window)
+    flags = SYN | ACK if answer else SYN
+    flags |= conn.ecn.syn_flags(answer=answer, repeated=snd.timeouts > 0)
+    return _make(conn, snd.iss, flags, options, now, window)
 
 
 def poll_output(conn: TcpConnection, now: int) -> Transmit | None:
@@ -224,7 +236,7 @@ def send_probe(conn: TcpConnection, now: int) -> Transmit:
     options = options_for(conn, Kind.ACK, now)
     window = window_field(conn, now)
     conn.host.counters["TcpExtWinProbe"] += 1
-    return _make(conn, conn.snd.una - 1, ACK, options, now, window)
+    return _make(conn, conn.snd.una - 1, conn.ecn.ack_flags, options, now, window)
 
 
 def chunk_limit(conn: TcpConnection, segment: int) -> int:

@@ -40,12 +40,15 @@ class Sender:
         "bytes_sent",
         "cc",
         "dup_acks",
+        "echo_ack",
+        "echo_point",
         "flight_size",
         "iss",
         "mss",
         "nxt",
         "recovery",
         "recovery_point",
+        "reductions",
         "resend_at_once",
         "round_end",
         "rto_deadline",
@@ -76,6 +79,9 @@ class Sender:
         self.board = Scoreboard()
         self.recovery = Recovery.OPEN
         self.recovery_point = iss  # RFC 6675 RecoveryPoint / RFC 6582 recover
+        self.reductions = 0  # of the window, for whatever reason
+        self.echo_point = iss  # SND.NXT at the last reduction because of ECE (RFC 3168 §6.1.2)
+        self.echo_ack = -1  # the last ACK number that came with ECE: it does not grow the window
         self.dup_acks = 0
         self.flight_size = 0  # RFC 5681 FlightSize when the first duplicate ACK came
         self.resend_at_once = False  # one retransmission need not wait for cwnd - pipe
@@ -215,7 +221,7 @@ class Sender:
             limited = in_flight_before + 2 * self.mss >= cc.cwnd or in_flight_before * 4 >= (
                 cc.cwnd * 3
             )
-        if limited or self.recovery is Recovery.LOSS:
+        if (limited or self.recovery is Recovery.LOSS) and self.una != self.echo_ack:
             cc.on_ack(delivered)
 
     def _detect_loss(self) -> None:
@@ -250,9 +256,29 @@ class Sender:
         self.recovery = Recovery.FAST
         self.recovery_point = self.nxt
         self.resend_at_once = True
+        if self.una < self.echo_point:
+            # RFC 3168 §6.1.2: for drops and marks in one window of data the window is reduced once.
+            self.cc.in_recovery = True
+            return
+        self.reductions += 1
         # Never from more than the window: what was sent while SACKs came in is in FlightSize too,
         # and a controller that keeps more than half of it would grow at a loss.
         self.cc.on_loss(min(flight_size, self.cc.cwnd))
+
+    def on_congestion_echo(self, now: int, ack: int) -> bool:
+        """An ACK of `ack` that carries ECE comes to `on_ack` next; whether it reduces the window.
+
+        RFC 3168 §6.1.2: once for each window of data, be it for marks or for drops, and without a
+        change to what is in flight: what was sent before the last reduction says nothing new.
+        """
+        self.echo_ack = ack
+        if ack <= self.echo_point or ack <= self.recovery_point or ack > self.nxt:
+            return False
+        self.echo_point = self.nxt
+        self.reductions += 1
+        self.cc.now = now
+        self.cc.on_ecn(min(self.nxt - self.una, self.cc.cwnd))
+        return True
 
     def on_timeout(self, now: int) -> None:
         """The retransmission timer expired (RFC 6298 §5.4-5.6)."""
@@ -271,6 +297,7 @@ class Sender:
         # RFC 5681 §3.1 takes FlightSize; what fast recovery sent meanwhile must not raise it, and
         # a window that was just reduced for the same loss is not reduced again (as in Linux).
         flight_size = min(self.nxt - self.una, self.cc.cwnd)
+        self.reductions += 1
         self.cc.on_timeout(flight_size, first=first and not recovering)
         self.rto_deadline = now + self.rtt.rto
 

@@ -24,7 +24,13 @@ class Config:
     scheduler: str = "minrtt"
     """Registered name of the packet scheduler."""
     congestion_control: str = "lia"
-    """Registered name: `lia` (coupled, RFC 6356) or `newreno`."""
+    """Registered name: `lia` (coupled, RFC 6356), `cubic` (RFC 9438) or `newreno` (RFC 5681)."""
+    hystart: bool = True
+    """End the first slow start of `cubic` and `newreno` when the delay grows (RFC 9406), as Linux
+    does in CUBIC; False: only a loss ends it."""
+    slow_start_after_idle: bool = True
+    """Shrink a congestion window that was not used for a retransmission timeout (RFC 2861), as
+    Linux's `net.ipv4.tcp_slow_start_after_idle` says and by default does."""
     path_manager: str = "builtin"
     """Registered name of the path manager."""
 

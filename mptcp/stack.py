@@ -30,6 +30,7 @@ from mptcp.meta_socket import MetaSocket
 from mptcp.path_manager.base import EndpointId, Path, path_managers
 from mptcp.scheduler import schedulers
 from mptcp.subflow import Role, Subflow
+from mptcp.tcp import cubic
 from mptcp.tcp.congestion import controllers
 from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.host import Interface, Transmit
@@ -52,7 +53,7 @@ from mptcp.wire.tcp import (
 
 __all__ = ["PLAIN", "Listener", "Offload", "Stack"]
 
-BUILT_IN_POLICIES = (coupled_cc,)
+BUILT_IN_POLICIES = (coupled_cc, cubic)
 """Modules whose import registers the policies that a `Config` may name."""
 
 

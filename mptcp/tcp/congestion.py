@@ -4,7 +4,9 @@ A controller takes numbers and changes only its own: it never sees a connection.
 and all arguments are bytes, times are microseconds. Loss detection and recovery (which bytes to
 resend) belong to `sender`; the controller only says how much may be in flight.
 
-To add one: subclass `CongestionControl`, decorate with `@controllers.register("name")`, done.
+To add one: subclass `CongestionControl`, decorate with `@controllers.register("name")`, done. A
+subclass must say `on_ack`, and may change how much a loss leaves (`reduced`) or any other answer;
+one with state that follows from the window keeps it in `save` and `undo`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from mptcp.registry import Registry
+from mptcp.tcp.hystart import HyStart
 
 INFINITE_SSTHRESH: Final = 1 << 62
 
@@ -28,6 +31,10 @@ class CongestionControl:
         self.cwnd = initial_window
         self.ssthresh = INFINITE_SSTHRESH
         self.siblings = siblings
+        self.initial_window = initial_window
+        """IW (RFC 6928), and so the restart window (RFC 5681 §4.1)."""
+        self.hystart: HyStart | None = None
+        """Ends the first slow start before the queue overflows; None: a loss ends it."""
         self.now = 0
         """The host's clock, µs. This and the next four are set before each call below."""
         self.srtt = 0
@@ -49,13 +56,23 @@ class CongestionControl:
         """`acked` new bytes were acknowledged while the window was in full use."""
         raise NotImplementedError
 
+    def on_app_limited(self) -> None:
+        """From the last `on_ack` until now the window was not what held the sender back.
+
+        There is no growth for such a time; a controller that counts time leaves it out.
+        """
+
+    def reduced(self, flight_size: int) -> int:
+        """What a congestion event leaves of `flight_size` bytes (RFC 5681 (4): half)."""
+        return flight_size // 2
+
     def on_loss(self, flight_size: int) -> None:
         """A loss was detected by SACK or duplicate ACKs: one reduction per window.
 
         `flight_size` is what was sent and not cumulatively acknowledged (RFC 5681 §2).
         """
-        # RFC 5681 (4): half of what is in flight, not of a window that was not used.
-        self.ssthresh = max(flight_size // 2, 2 * self.mss)
+        # RFC 5681 (4): a part of what is in flight, not of a window that was not used.
+        self.ssthresh = max(self.reduced(flight_size), 2 * self.mss)
         self.cwnd = self.ssthresh
         self.in_recovery = True
 
@@ -66,19 +83,32 @@ class CongestionControl:
     def on_timeout(self, flight_size: int, *, first: bool) -> None:
         """The retransmission timer expired; `first` is False for back-to-back time-outs."""
         if first:  # RFC 5681 §3.1: ssthresh is held when the same segment times out again
-            self.ssthresh = max(flight_size // 2, 2 * self.mss)
+            self.ssthresh = max(self.reduced(flight_size), 2 * self.mss)
         self.cwnd = self.mss
         self.in_recovery = False
 
     def on_ecn(self, flight_size: int) -> None:
         """The peer echoes Congestion Experienced (RFC 3168 §6.1.2): as for a lost packet, once a
-        window; nothing is resent."""
+        window; nothing is resent, and the window may go down to one segment (RFC 9438 §4.6)."""
         self.on_loss(flight_size)
+        self.cwnd = min(self.cwnd, max(self.reduced(flight_size), self.mss))
         self.in_recovery = False
 
-    def on_idle(self, initial_window: int) -> None:
-        """Nothing was sent for an RTO (RFC 5681 §4.1): restart from the initial window."""
-        self.cwnd = min(self.cwnd, initial_window)
+    def on_underused(self, used: int) -> None:
+        """For an RTO no more than `used` bytes were in flight (RFC 2861 §3.2)."""
+        used = max(used, self.initial_window)
+        if used < self.cwnd:
+            self.ssthresh = max(self.ssthresh, self.cwnd * 3 // 4)
+            self.cwnd = (self.cwnd + used) // 2
+
+    def on_idle(self, timeouts: int) -> None:
+        """Data is to be sent for the first time in `timeouts` >= 1 RTOs (RFC 2861 §3.1).
+
+        The window is halved for each, but not below the restart window (RFC 5681 §4.1).
+        """
+        self.ssthresh = max(self.ssthresh, self.cwnd * 3 // 4)
+        restart_window = min(self.initial_window, self.cwnd)
+        self.cwnd = max(self.cwnd >> min(timeouts, 64), restart_window)
 
     def save(self) -> None:
         """A reduction comes that may prove wrong: remember what `undo` is to restore."""
@@ -108,8 +138,16 @@ def slow_start(control: CongestionControl, acked: int) -> int:
     """Grow by the bytes covered (RFC 3465 with no limit) up to ssthresh; returns what is left over.
 
     Linux counts the same way: with segmentation offload one ACK covers 44 segments, and an
-    increase of one MSS per ACK would make slow start linear.
+    increase of one MSS per ACK would make slow start linear. While ssthresh is infinite the
+    controller's `hystart`, if it has one, watches the delay (RFC 9406).
     """
+    if control.ssthresh == INFINITE_SSTHRESH and control.hystart is not None:
+        hystart = control.hystart
+        control.cwnd += hystart.grow(acked, control.latest_rtt, control.rounds)
+        if not hystart.done:
+            return 0
+        control.ssthresh = control.cwnd  # RFC 9406 §4.2: congestion avoidance from here
+        return acked
     room = control.ssthresh - control.cwnd
     if room <= 0:
         return acked
@@ -120,16 +158,33 @@ def slow_start(control: CongestionControl, acked: int) -> int:
 
 @controllers.register("newreno")
 class NewReno(CongestionControl):
-    """RFC 5681 with appropriate byte counting: one MSS per window acknowledged."""
+    """RFC 5681 with appropriate byte counting (RFC 3465): one MSS per window acknowledged.
+
+    With HyStart++, which Linux has in CUBIC only: RFC 9406 is made for any controller that has
+    slow start, and Reno gains more by it. Slow start without it ends with a burst of losses as
+    long as the queue and an `ssthresh` that may be far off, from where Reno grows by a segment in
+    a round trip; Conservative Slow Start takes back an exit that was too early.
+    """
 
     def __init__(self, mss: int, initial_window: int, siblings: list[CongestionControl]) -> None:
         super().__init__(mss, initial_window, siblings)
+        self.hystart = HyStart()
         self.credit = 0
+        """Bytes acknowledged since the window last grew (RFC 3465 §2.1: bytes_acked)."""
 
     def on_ack(self, acked: int) -> None:
-        acked = slow_start(self, acked)
-        self.credit += acked
-        if self.credit >= self.cwnd:
-            windows = self.credit // self.cwnd
-            self.credit -= windows * self.cwnd
-            self.cwnd += windows * self.mss
+        if self.cwnd < self.ssthresh:
+            acked = slow_start(self, acked)
+        credit = self.credit + acked
+        while credit >= self.cwnd:
+            credit -= self.cwnd
+            self.cwnd += self.mss
+        self.credit = credit
+
+    def on_loss(self, flight_size: int) -> None:
+        super().on_loss(flight_size)
+        self.credit = 0
+
+    def on_timeout(self, flight_size: int, *, first: bool) -> None:
+        super().on_timeout(flight_size, first=first)
+        self.credit = 0

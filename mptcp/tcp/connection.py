@@ -63,6 +63,9 @@ class TcpConnection:
         self.cc = controllers.get(congestion_control)(mss, self.initial_window(mss), siblings)
         rtt = RttEstimator(config.initial_rto_us, config.min_rto_us, config.max_rto_us)
         self.snd = Sender(iss, mss, self.cc, rtt)
+        self.snd.validation.decay = config.slow_start_after_idle
+        if not config.hystart:
+            self.cc.hystart = None
         # RCV (RFC 9293 §3.3.1)
         self.irs = 0  # IRS
         self.rcv_nxt = 0  # RCV.NXT

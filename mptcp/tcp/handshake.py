@@ -67,7 +67,7 @@ def take_syn(conn: TcpConnection, seg: Segment, now: int) -> bool:
         mss = DEFAULT_MSS_V4 if len(conn.local) == 4 else DEFAULT_MSS_V6
     snd.mss = min(max(mss, MIN_MSS), conn.mss_limit)
     conn.cc.mss = snd.mss
-    conn.cc.cwnd = conn.initial_window(snd.mss)
+    conn.cc.cwnd = conn.cc.initial_window = conn.initial_window(snd.mss)
     if seg.wscale is not None and config.window_scaling:
         # RFC 7323 §2.3: a shift above 14 is used as 14.
         snd.wscale = min(seg.wscale, 14)

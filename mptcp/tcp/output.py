@@ -159,6 +159,7 @@ def send_data(conn: TcpConnection, chunk: SentChunk, now: int) -> Transmit:
         flags |= FIN
     if chunk.parts and not conn.queued():
         flags |= PSH  # RFC 9293 §3.9.1.2: no more is waiting
+    conn.snd.validation.sent_at = now
     window = window_field(conn, now)
     _acknowledged(conn)
     if conn.acks_owed and not conn.reassembly.starts:
@@ -302,9 +303,8 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
             pulled = conn.pull(size, now)
             if pulled is not None:
                 parts, mapping = pulled
-                # RFC 5681 §4.1: after an idle RTO the ACK clock is gone.
-                if not snd.board and now - conn.last_sent_at > snd.rtt.rto:
-                    snd.cc.on_idle(conn.initial_window(snd.mss))
+                if not snd.board:
+                    snd.validation.restart(snd.cc, now, snd.rtt.rto)
                 length = sum(map(len, parts))
                 chunk = SentChunk(snd.nxt, snd.nxt + length, parts, mapping, now)
                 snd.on_sent(chunk)

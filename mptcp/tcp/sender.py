@@ -9,7 +9,7 @@ the 32-bit ISS and never wrap (see `wire.seq`).
    ----+----------------+---------------------+----     (RFC 9293 §3.3.1, figure 3)
 
 Recovery is RFC 6675 with SACK and RFC 6582 (NewReno) without. Growth counts the bytes each ACK
-covers, and only when the window was in use (RFC 7661's problem statement; Linux's test).
+covers, and only when the window was in use (`validation`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mptcp.tcp.congestion import CongestionControl
 from mptcp.tcp.rtt import RttEstimator
 from mptcp.tcp.scoreboard import DUP_THRESH, IN_FLIGHT, Scoreboard, SentChunk
 from mptcp.tcp.state import NEVER
+from mptcp.tcp.validation import CwndValidation
 
 
 class Recovery(enum.Enum):
@@ -56,6 +57,7 @@ class Sender:
         "sack_ok",
         "timeouts",
         "una",
+        "validation",
         "wl1",
         "wl2",
         "wnd",
@@ -77,6 +79,7 @@ class Sender:
         self.cc = cc
         self.rtt = rtt
         self.board = Scoreboard()
+        self.validation = CwndValidation()
         self.recovery = Recovery.OPEN
         self.recovery_point = iss  # RFC 6675 RecoveryPoint / RFC 6582 recover
         self.reductions = 0  # of the window, for whatever reason
@@ -213,15 +216,10 @@ class Sender:
                 self.dup_acks = max(0, self.dup_acks - max(1, acked // self.mss))
                 self.resend_at_once = self.board.mark_first_lost(self.mss)
             return
-        # Grow only when the window was the limit: in slow start when at least half of it was in
-        # flight, later when less than a segment or two was left (as Linux's is_cwnd_limited).
-        if cc.in_slow_start:
-            limited = 2 * in_flight_before >= cc.cwnd
-        else:
-            limited = in_flight_before + 2 * self.mss >= cc.cwnd or in_flight_before * 4 >= (
-                cc.cwnd * 3
-            )
-        if (limited or self.recovery is Recovery.LOSS) and self.una != self.echo_ack:
+        limited = self.recovery is Recovery.LOSS or self.validation.limited(
+            cc, in_flight_before, self.rtt.rto
+        )
+        if limited and self.una != self.echo_ack:
             cc.on_ack(delivered)
 
     def _detect_loss(self) -> None:

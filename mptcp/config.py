@@ -79,6 +79,22 @@ class Config:
     """Timeouts in a row on one subflow before it is given up (RFC 1122 §4.2.3.5 R2)."""
     subflow_retries: int = 6
     """As `data_retries`, while the connection has another working subflow."""
+    r1_retries: int = 3
+    """Timeouts in a row after which the application is told (RFC 1122 §4.2.3.5 R1)."""
+    user_timeout_us: int = 0
+    """How long data may stay undelivered before the connection ends (RFC 5482); it then takes the
+    place of `data_retries`. 0: no such limit, as in Linux."""
+    user_timeout_option: bool = False
+    """Send the User Timeout Option and heed the peer's, within the next two (RFC 5482 §3.1)."""
+    user_timeout_lower_us: int = 100 * SECOND
+    user_timeout_upper_us: int = 3600 * SECOND
+    keepalive: bool = False
+    """Probe connections that are idle. Off (RFC 1122 §4.2.3.6: MUST default to off)."""
+    keepalive_idle_us: int = 7200 * SECOND
+    """Silence before the first probe; two hours at least by default (RFC 1122 §4.2.3.6)."""
+    keepalive_interval_us: int = 75 * SECOND
+    keepalive_count: int = 9
+    """Probes without an answer that end the connection."""
     orphan_timeout_us: int = 60 * SECOND
     """How long a connection without any subflow waits for one (break before make)."""
     fin_wait_2_us: int = 60 * SECOND
@@ -127,6 +143,13 @@ class Config:
             "synack_retries": (0, 30),
             "data_retries": (1, 30),
             "subflow_retries": (1, 30),
+            "r1_retries": (1, 30),
+            "user_timeout_us": (0, 24 * 3600 * SECOND),
+            "user_timeout_lower_us": (1 * SECOND, 24 * 3600 * SECOND),
+            "user_timeout_upper_us": (100 * SECOND, 24 * 3600 * SECOND),
+            "keepalive_idle_us": (1 * MILLISECOND, 32767 * SECOND),
+            "keepalive_interval_us": (1 * MILLISECOND, 32767 * SECOND),
+            "keepalive_count": (1, 127),
             "max_subflows": (1, 64),
             "max_addresses": (0, 255),
             "add_addr_retries": (0, 10),

@@ -64,6 +64,14 @@ class SubflowEstablished:
 
 
 @dataclass(frozen=True, slots=True)
+class DeliveryProblem:
+    """`r1_retries` time-outs in a row on a subflow (RFC 1122 §4.2.3.5, R1); sending goes on."""
+
+    connection: MetaSocket
+    subflow: Subflow
+
+
+@dataclass(frozen=True, slots=True)
 class SubflowClosed:
     """A subflow is gone; `end` says why, `reason` is the MP_TCPRST code if one came."""
 
@@ -88,6 +96,7 @@ Event = (
     | Writable
     | FellBack
     | SubflowEstablished
+    | DeliveryProblem
     | SubflowClosed
     | Closed
 )

@@ -32,6 +32,7 @@ from mptcp.events import (
 )
 from mptcp.path_manager.base import EndpointId
 from mptcp.paths import PathControl
+from mptcp.socket_options import SocketOptions
 from mptcp.subflow import Subflow
 from mptcp.tcp.congestion import CongestionControl
 from mptcp.tcp.state import NEVER, State
@@ -68,6 +69,8 @@ class MetaSocket:
         self.congestion_control = config.congestion_control
         self.dispatcher = Dispatcher(self)
         self.paths = PathControl(self)
+        self.options = SocketOptions(self)
+        """What the application may set for this connection alone."""
         # keys (RFC 8684 §3.1)
         self.local_key = local_key
         self.remote_key = b""

@@ -16,6 +16,7 @@ import enum
 from typing import TYPE_CHECKING
 
 from mptcp.errors import ConnectionEnd
+from mptcp.events import DeliveryProblem
 from mptcp.fallback import checksum_failed, fall_back
 from mptcp.mapping import RxMapping, RxMappings, TxMapping
 from mptcp.subflow_input import (
@@ -115,6 +116,7 @@ class Subflow(TcpConnection):
         self.dss_seen = False
         self.join_retries = 0
         self.nodelay = meta.nodelay
+        meta.options.apply(self)
         self.ended: ConnectionEnd | None = None
         self.reset_reason: int | None = None
         """Reason code of a received MP_TCPRST."""
@@ -234,6 +236,8 @@ class Subflow(TcpConnection):
 
     def may_signal(self) -> bool:
         # MP_CAPABLE or MP_JOIN with keys leaves no room; they go until the peer confirms.
+        if not self.mptcp:
+            return True
         return self.fully_established or self.role in (Role.INITIAL_PASSIVE, Role.JOIN_PASSIVE)
 
     # -- hooks: handshake ----------------------------------------------------------------------
@@ -398,6 +402,9 @@ class Subflow(TcpConnection):
 
     def on_rto(self, now: int) -> None:
         self.meta.dispatcher.on_timeout(self, now)
+        if self.snd.timeouts == self.config.r1_retries:
+            # RFC 1122 §4.2.3.5 (c): R1 is reached; the scheduler has known since the first.
+            self.meta.stack.emit(DeliveryProblem(self.meta, self))
 
     def on_closed(self, end: ConnectionEnd, now: int) -> None:
         self.ended = end
@@ -408,4 +415,4 @@ class Subflow(TcpConnection):
     def retry_limit(self) -> int:
         if self.meta.has_other_working(self):
             return self.config.subflow_retries
-        return self.config.data_retries
+        return super().retry_limit()

@@ -75,6 +75,7 @@ class MptcpTransport(asyncio.Transport):
                 "peername": (format_address(end.remote), end.remote_port, *tail),
                 "sockname": (format_address(end.local), end.local_port, *tail),
                 "connection": connection,
+                "options": connection.options,
             }
         )
         self.connection = connection
@@ -116,7 +117,8 @@ class MptcpTransport(asyncio.Transport):
     # -- asyncio.BaseTransport -----------------------------------------------------------------
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """ "peername", "sockname", "connection" (MetaSocket), "mptcp_info" (`info.MptcpInfo`)."""
+        """ "peername", "sockname", "connection" (MetaSocket), "mptcp_info" (`info.MptcpInfo`),
+        "options" (`socket_options.SocketOptions`: keep-alive, user timeout, buffers)."""
         if name == "mptcp_info":
             return mptcp_info(self.connection)
         return super().get_extra_info(name, default)

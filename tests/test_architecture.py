@@ -46,7 +46,7 @@ LAYERS = [
         "scheduler",
         "timers",
     },
-    {"events", "fallback", "subflow", "subflow_input", "subflow_options"},
+    {"events", "fallback", "socket_options", "subflow", "subflow_input", "subflow_options"},
     {"dispatcher", "meta_socket", "paths"},
     {"accepting", "icmp_errors", "info", "stack"},
     {"sim", "driver", "engine", "engine_interfaces", "transport", "streams"},

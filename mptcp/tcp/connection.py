@@ -21,11 +21,13 @@ from mptcp.tcp.congestion import CongestionControl, controllers
 from mptcp.tcp.ecn import Ecn
 from mptcp.tcp.handshake import take_syn
 from mptcp.tcp.host import Host, Interface, Transmit
+from mptcp.tcp.keepalive import KeepAlive, keepalive_timeout
 from mptcp.tcp.reassembly import Reassembly
 from mptcp.tcp.rtt import RttEstimator
 from mptcp.tcp.scoreboard import SentChunk
 from mptcp.tcp.sender import Sender
 from mptcp.tcp.state import FLUSHING, NEVER, State
+from mptcp.tcp.user_timeout import UserTimeout, delivery_stalled, retries, user_timeout_expired
 from mptcp.wire.tcp import HeaderTemplate, Segment
 
 IPV4_TCP_HEADERS = 40
@@ -103,6 +105,11 @@ class TcpConnection:
         self.probes_unanswered = 0
         self.linger_deadline = NEVER  # TIME-WAIT, FIN-WAIT-2
         self.upper_deadline = NEVER  # for the upper layer
+        self.keepalive = KeepAlive(config) if config.keepalive else None
+        self.keepalive_deadline = NEVER
+        limited = config.user_timeout_us or config.user_timeout_option
+        self.user_timeout = UserTimeout(config) if limited else None
+        self.user_timeout_deadline = NEVER
         self.last_sent_at = 0
         self.bytes_received = 0
         self.ready = False  # kept by the host: queued for polling
@@ -209,7 +216,7 @@ class TcpConnection:
 
     def retry_limit(self) -> int:
         """Time-outs in a row that end the connection (RFC 1122 §4.2.3.5)."""
-        return self.config.data_retries
+        return retries(self)
 
     # -- opening and closing -------------------------------------------------------------------
 
@@ -254,6 +261,8 @@ class TcpConnection:
         self.persist_deadline = NEVER
         self.linger_deadline = NEVER
         self.upper_deadline = NEVER
+        self.keepalive_deadline = NEVER
+        self.user_timeout_deadline = NEVER
         self.syn_pending = False
         self.acks_owed = 0
         self.controls.clear()
@@ -315,6 +324,8 @@ class TcpConnection:
             self.persist_deadline,
             self.linger_deadline,
             self.upper_deadline,
+            self.keepalive_deadline,
+            self.user_timeout_deadline,
         )
 
     def handle_timeout(self, now: int) -> None:
@@ -333,10 +344,17 @@ class TcpConnection:
                 # RFC 1122 §4.2.2.17: as long as they are answered, for ever; else not.
                 self.abort(end=ConnectionEnd.TIMED_OUT)
                 return
+            if not self.persist_backoff:
+                delivery_stalled(self, now - self.snd.rtt.rto_base)
             self.persist_backoff += 1
             self.probes_unanswered += 1
             self.probe_pending = True
+            self.host.counters["TcpExtTCPWinProbe"] += 1
             self.host.mark_ready(self)
+        if now >= self.user_timeout_deadline:
+            user_timeout_expired(self, now)
+        if now >= self.keepalive_deadline:
+            keepalive_timeout(self, now)
         if now >= self.upper_deadline:
             self.upper_deadline = NEVER
             self.on_upper_timeout(now)
@@ -346,6 +364,8 @@ class TcpConnection:
     def _retransmission_timeout(self, now: int) -> None:
         snd = self.snd
         if self.state is State.SYN_SENT or self.state is State.SYN_RECEIVED:
+            if not snd.timeouts:
+                delivery_stalled(self, self.last_sent_at)
             snd.timeouts += 1
             active = self.state is State.SYN_SENT
             if snd.timeouts > (self.config.syn_retries if active else self.config.synack_retries):
@@ -363,6 +383,8 @@ class TcpConnection:
         if snd.timeouts >= self.retry_limit():
             self.abort(end=ConnectionEnd.TIMED_OUT)
             return
+        if not snd.timeouts:
+            delivery_stalled(self, snd.board.first().sent_at)
         snd.on_timeout(now)
         self.host.counters["TcpRetransTimeouts"] += 1
         self.on_rto(now)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mptcp.tcp.keepalive import start_keepalive
 from mptcp.tcp.state import NEVER, State
+from mptcp.tcp.user_timeout import advertise
 from mptcp.wire.tcp import (
     SACK_PERMITTED,
     Segment,
@@ -78,6 +80,8 @@ def take_syn(conn: TcpConnection, seg: Segment, now: int) -> bool:
     if conn.ts_ok:
         conn.ts_recent = seg.ts_val
         conn.ts_recent_at = now
+    if seg.user_timeout and conn.user_timeout is not None:
+        conn.user_timeout.on_option(seg.user_timeout)
     # RFC 7323 §2.2: the window of a SYN is never scaled.
     snd.wnd = snd.wnd_max = seg.window
     snd.wl1 = seg.seq
@@ -103,5 +107,9 @@ def establish(conn: TcpConnection, now: int) -> None:
     snd.timeouts = 0
     snd.rtt.reset_back_off()
     snd.recovery_point = snd.una
+    conn.user_timeout_deadline = NEVER
+    if conn.keepalive is not None:
+        start_keepalive(conn, now)
+    advertise(conn)
     conn.on_established(now)
     conn.host.mark_ready(conn)

@@ -211,6 +211,8 @@ def _established(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None:
             _update_ts_recent(conn, seg, seq, now)
     if not _take_ack(conn, seg, seq, now):
         return
+    if seg.user_timeout and conn.user_timeout is not None:
+        conn.user_timeout.on_option(seg.user_timeout)
     if conn.closed or not conn.on_options(seg, now):
         return
     payload = seg.payload
@@ -247,6 +249,8 @@ def _take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
     if ack < snd.una:
         return True  # an old duplicate; its payload may still be good
     conn.probes_unanswered = 0
+    if conn.keepalive is not None:
+        conn.keepalive.heard(now)
     outstanding = bool(snd.board)
     window = seg.window << snd.wscale
     changed = snd.update_window(seq, ack, window)

@@ -66,7 +66,10 @@ def options_for(
     if kind is Kind.SYN or kind is Kind.SYN_ACK:
         own = syn_options(conn, now, kind is Kind.SYN_ACK)
         used = len(emit_options(own))
-        return emit_options([*own, *conn.extra_options(kind, None, MAX_OPTIONS - used)])
+        own += conn.extra_options(kind, None, MAX_OPTIONS - used)
+        if conn.user_timeout is not None:
+            own += conn.user_timeout.in_syn(MAX_OPTIONS - len(emit_options(own)))
+        return emit_options(own)
     if not control:
         prepared = conn.prepared_options(chunk, now)
         if prepared is not None:
@@ -236,7 +239,6 @@ def send_probe(conn: TcpConnection, now: int) -> Transmit:
     """
     options = options_for(conn, Kind.ACK, now)
     window = window_field(conn, now)
-    conn.host.counters["TcpExtWinProbe"] += 1
     return _make(conn, conn.snd.una - 1, conn.ecn.ack_flags, options, now, window)
 
 

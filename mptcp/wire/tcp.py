@@ -24,6 +24,7 @@ from mptcp.wire.tcp_emit import (
     mss_option,
     sack_option,
     timestamps_option,
+    user_timeout_option,
     window_scale_option,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "parse_segment",
     "sack_option",
     "timestamps_option",
+    "user_timeout_option",
     "window_scale_option",
 ]
 
@@ -100,6 +102,7 @@ class Segment:
         "ts_ecr",
         "ts_val",
         "urgent",
+        "user_timeout",
         "window",
         "wscale",
     )
@@ -121,6 +124,8 @@ class Segment:
     """The other MPTCP options in their order; () when none."""
     fast_open: bytes | None
     """Of a SYN: the cookie (RFC 7413 §2), b"" for a request; None when absent."""
+    user_timeout: int
+    """Of the User Timeout option (RFC 5482 §3.3), in seconds; 0 when absent."""
     bad_options: int
     """How many malformed options were skipped, 1 more when the rest could not be read."""
     window: int
@@ -169,6 +174,7 @@ class Segment:
         self.dss = None
         self.mptcp = ()
         self.fast_open = None
+        self.user_timeout = 0
         self.bad_options = 0
         self.interface = 0
         self.gso_size = 0
@@ -192,6 +198,8 @@ class Segment:
             parts.append("sack=" + ",".join(f"{left}-{right}" for left, right in self.sack))
         if self.fast_open is not None:
             parts.append(f"tfo={self.fast_open.hex()}")
+        if self.user_timeout:
+            parts.append(f"uto={self.user_timeout}")
         if self.dss is not None:
             parts.append(repr(self.dss))
         parts.extend(map(repr, self.mptcp))
@@ -304,6 +312,12 @@ def _parse_options(packet: memoryview, at: int, end: int, segment: Segment) -> N
                 segment.bad_options += 1
             else:
                 segment.ts_val, segment.ts_ecr = _TWO.unpack_from(packet, at + 2)
+        elif kind == 28:
+            if size != 4:
+                segment.bad_options += 1
+            else:
+                value = packet[at + 2] << 8 | packet[at + 3]
+                segment.user_timeout = (value & 0x7FFF) * (60 if value & 0x8000 else 1)
         elif kind in (2, 3, 4, 34) and not _parse_syn_option(packet, at, kind, size, segment):
             segment.bad_options += 1
         at += size

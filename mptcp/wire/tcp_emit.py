@@ -80,6 +80,17 @@ def fast_open_option(cookie: bytes) -> bytes:
     return bytes((34, 2 + len(cookie))) + cookie
 
 
+def user_timeout_option(seconds: int) -> bytes:
+    """Return the User Timeout option (RFC 5482 §3.3), 4 bytes; `seconds` above 32767 go as minutes.
+
+    ValueError for less than 1 (0 is reserved) and for more than 32767 minutes.
+    """
+    if not 1 <= seconds <= 0x7FFF * 60:
+        raise ValueError(f"a user timeout of {seconds} s")
+    value = seconds if seconds <= 0x7FFF else 0x8000 | -(-seconds // 60)
+    return bytes((28, 4, value >> 8, value & 0xFF))
+
+
 # One pack for both headers: version and TOS, length, identification, then flags, TTL and protocol
 # as one number, checksum, then addresses and ports as they never change.
 _IPV4_TCP = struct.Struct("!HHHIH12sIIHHHH")

@@ -1,0 +1,106 @@
+"""What an application may set for one connection: keep-alive, user timeout, buffers.
+
+`connection.options`, or `writer.get_extra_info("options")`. Settings hold for the subflows there
+are and for those to come; what is not set is the configuration's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mptcp.config import SECOND
+from mptcp.tcp.keepalive import KeepAlive, start_keepalive
+from mptcp.tcp.state import FLUSHING
+from mptcp.tcp.user_timeout import UserTimeout, advertise
+
+if TYPE_CHECKING:
+    from mptcp.meta_socket import MetaSocket
+    from mptcp.subflow import Subflow
+
+_LONGEST_US = 32767 * SECOND
+_LONGEST_TIMEOUT_US = 24 * 3600 * SECOND
+
+
+class SocketOptions:
+    """The settings of one connection."""
+
+    __slots__ = ("_keepalive", "_meta", "_user_timeout")
+
+    def __init__(self, meta: MetaSocket) -> None:
+        self._meta = meta
+        self._keepalive: tuple[bool, int, int, int] | None = None
+        self._user_timeout: tuple[int, bool] | None = None
+
+    def keepalive(
+        self,
+        enabled: bool = True,
+        *,
+        idle_us: int | None = None,
+        interval_us: int | None = None,
+        count: int | None = None,
+    ) -> None:
+        """Probe each subflow that has been silent for `idle_us` (RFC 1122 §4.2.3.6), or stop.
+
+        `interval_us` lies between probes, `count` of them without an answer end the subflow (a
+        plain TCP connection with it: `Closed(TIMED_OUT)`). None: the configuration's `keepalive_…`.
+        Raises ValueError unless times are in 1 ms to 32767 s and `count` in 1 to 127.
+        """
+        config = self._meta.config
+        idle = config.keepalive_idle_us if idle_us is None else idle_us
+        interval = config.keepalive_interval_us if interval_us is None else interval_us
+        probes = config.keepalive_count if count is None else count
+        for name, value, low, high in (
+            ("idle_us", idle, 1000, _LONGEST_US),
+            ("interval_us", interval, 1000, _LONGEST_US),
+            ("count", probes, 1, 127),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name} = {value} is out of range: use {low} to {high}")
+        self._keepalive = (enabled, idle, interval, probes)
+        for subflow in self._meta.subflows:
+            self._apply_keepalive(subflow)
+
+    def user_timeout(self, timeout_us: int, *, advertise: bool = False) -> None:
+        """End the connection when data stays undelivered for `timeout_us` (RFC 9293 §3.9.1).
+
+        With MPTCP it ends the subflow, whose data the others then carry. 0 takes it back. With
+        `advertise` the peer is told (RFC 5482); a timeout that is set here is never changed by
+        what the peer tells. Raises ValueError unless 0 or 1 ms to 24 h.
+        """
+        if timeout_us and not 1000 <= timeout_us <= _LONGEST_TIMEOUT_US:
+            raise ValueError(
+                f"timeout_us = {timeout_us} is out of range: use 0, or 1000 to "
+                f"{_LONGEST_TIMEOUT_US}"
+            )
+        self._user_timeout = (timeout_us, advertise)
+        for subflow in self._meta.subflows:
+            self._apply_user_timeout(subflow)
+
+    def apply(self, subflow: Subflow) -> None:
+        """Called for each new subflow."""
+        self._apply_keepalive(subflow)
+        self._apply_user_timeout(subflow)
+
+    def _apply_keepalive(self, subflow: Subflow) -> None:
+        if self._keepalive is None:
+            return
+        enabled, idle, interval, probes = self._keepalive
+        if not enabled:
+            subflow.keepalive = None
+        else:
+            keepalive = subflow.keepalive or KeepAlive(subflow.config)
+            keepalive.idle_us = idle
+            keepalive.interval_us = interval
+            keepalive.count = probes
+            subflow.keepalive = keepalive
+        start_keepalive(subflow, subflow.host.now)
+
+    def _apply_user_timeout(self, subflow: Subflow) -> None:
+        if self._user_timeout is None:
+            return
+        timeout_us, told = self._user_timeout
+        if subflow.user_timeout is None:
+            subflow.user_timeout = UserTimeout(subflow.config)
+        subflow.user_timeout.set(timeout_us, told)
+        if subflow.state in FLUSHING:  # before, the handshake will tell
+            advertise(subflow)

@@ -97,8 +97,29 @@ class Config:
     """Probes without an answer that end the connection."""
     orphan_timeout_us: int = 60 * SECOND
     """How long a connection without any subflow waits for one (break before make)."""
+    syn_cookies: str = "auto"
+    """Answer SYNs without keeping state (RFC 4987 §3.6): `auto` when a listener's backlog is full,
+    `always`, or `never`. A connection made from a cookie is plain TCP."""
+    fast_open: int = 0
+    """Fast Open requests (RFC 7413) that a listener keeps whose handshake is not complete, unless
+    `listen()` says otherwise; 0: listeners take no data from SYNs. Off as in Linux: data of a SYN
+    may reach the application twice (RFC 7413 §2.1), which it must have agreed to."""
+    fast_open_key_us: int = 3600 * SECOND
+    """Life of a key for Fast Open cookies; the key before is accepted too."""
+    fast_open_cookies: int = 1024
+    """Servers whose Fast Open cookies a client remembers."""
+    fast_open_retry_us: int = 60 * SECOND
+    """After a SYN with Fast Open got lost where a plain one got through, how long that server gets
+    plain ones; doubled each time, up to 64 times this."""
     fin_wait_2_us: int = 60 * SECOND
     """How long a closed connection waits for the peer's FIN."""
+
+    time_wait_reuse: bool = True
+    """`connect()` may take a pair of addresses and ports that is in TIME-WAIT when timestamps make
+    it safe (RFC 6191's reasoning) and no other port is free or this one was asked for."""
+    rfc1337: bool = False
+    """Ignore resets in TIME-WAIT (RFC 1337 fix F1). Off as in Linux, and as RFC 9293 §3.10.7.4 has
+    it; RFC 5961's check that a RST must match RCV.NXT exactly holds either way."""
 
     max_subflows: int = 8
     """Subflows of one connection, the first included (1 to 64)."""
@@ -150,6 +171,10 @@ class Config:
             "keepalive_idle_us": (1 * MILLISECOND, 32767 * SECOND),
             "keepalive_interval_us": (1 * MILLISECOND, 32767 * SECOND),
             "keepalive_count": (1, 127),
+            "fast_open": (0, 1 << 16),
+            "fast_open_key_us": (1 * SECOND, 30 * 24 * 3600 * SECOND),
+            "fast_open_cookies": (0, 1 << 16),
+            "fast_open_retry_us": (1 * SECOND, 24 * 3600 * SECOND),
             "max_subflows": (1, 64),
             "max_addresses": (0, 255),
             "add_addr_retries": (0, 10),
@@ -160,7 +185,10 @@ class Config:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} = {value} is out of range: use {low} to {high}")
-        choices: dict[str, tuple[str, ...]] = {"ecn": ("off", "passive", "on")}
+        choices: dict[str, tuple[str, ...]] = {
+            "ecn": ("off", "passive", "on"),
+            "syn_cookies": ("auto", "always", "never"),
+        }
         for name, allowed in choices.items():
             value = getattr(self, name)
             if value not in allowed:

@@ -119,6 +119,16 @@ class DataSender:
         self.queued += size
         return size
 
+    def peek(self, size: int) -> list[memoryview]:
+        """Up to `size` bytes from the front of part B, left there."""
+        parts: list[memoryview] = []
+        for view in self.queue:
+            if size <= 0:
+                break
+            parts.append(view[:size])
+            size -= len(view)
+        return parts
+
     def take(self, size: int) -> list[memoryview]:
         """Remove up to `size` bytes from part B."""
         parts: list[memoryview] = []

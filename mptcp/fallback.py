@@ -30,10 +30,10 @@ def fall_back(meta: MetaSocket, reason: str, *, silent: bool = False) -> None:
     meta.fallback = True
     meta.fallback_reason = reason
     for subflow in meta.subflows:
-        if subflow.mptcp and meta.established:
+        if subflow.mptcp and meta.established and not subflow.early:
             subflow.infinite_due = True
             # Until now DATA_ACKs freed data; the subflow's ACKs so far do from here on.
-            acked = max(0, subflow.snd.una - subflow.snd.iss - 1)
+            acked = max(0, subflow.snd.una - subflow.snd.iss - 1 - subflow.syn_data_out)
             meta.tx.acknowledge(min(meta.local_idsn + 1 + acked, meta.tx.nxt))
         subflow.mptcp = False
     if meta.data_fin_due:

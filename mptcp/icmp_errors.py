@@ -39,7 +39,7 @@ def icmp_arrives(stack: Stack, packet: memoryview, ip: IpHeader, interface: int)
         stack.counters["IcmpInEchos"] += 1
         stack.send_raw(interface, echo_reply(packet, ip))
     elif isinstance(message, IcmpError):
-        key = stack._key(message.src, message.sport, message.dst, message.dport)
+        key = stack.flow_key(message.src, message.sport, message.dst, message.dport)
         connection = stack.connections.get(key)
         if connection is None:
             return

@@ -420,24 +420,47 @@ class MetaSocket:
 
     def on_subflow_established(self, subflow: Subflow, now: int) -> None:
         """Three-way handshake done (a joined subflow of ours still waits for its fourth ACK)."""
-        if not self.established:
-            self.established = True
-            self.fendpoint = EndpointId(
-                subflow.local, subflow.local_port, subflow.remote, subflow.remote_port
-            )
-            subflow.path_index = 1
-            window = subflow.snd.wnd
-            self.tx.wnd_end = max(self.tx.wnd_end, self.tx.una + window)
+        if not subflow.is_join:
+            if not self.established:
+                self._open(subflow)
+            tx = self.tx
+            tx.wnd_end = max(tx.wnd_end, tx.una + subflow.snd.wnd)
             if self.listener is not None:
-                self.listener.accepted(self)
-                self.stack.emit(Accepted(self.listener, self))
-            else:
-                self.stack.emit(Connected(self))
+                self.listener.completed(self)
             if self.write_closed:
                 self.send_close()
             self.stack.emit(SubflowEstablished(self, subflow))
+            if self.writable_wanted and tx.used * 2 <= tx.capacity:  # a SYN has carried some
+                self.writable_wanted = False
+                self.stack.emit(Writable(self))
         elif subflow.fully_established:
             self.on_subflow_joined(subflow, now)
+
+    def _open(self, subflow: Subflow) -> None:
+        """The first subflow is there for the application."""
+        self.established = True
+        self.fendpoint = EndpointId(
+            subflow.local, subflow.local_port, subflow.remote, subflow.remote_port
+        )
+        subflow.path_index = 1
+        if self.listener is not None:
+            self.stack.emit(Accepted(self.listener, self))
+        else:
+            self.stack.emit(Connected(self))
+
+    def on_early_open(self, subflow: Subflow, payload: memoryview, now: int) -> None:
+        """TCP Fast Open: a SYN with a good cookie and perhaps data (RFC 7413 §4.2.2)."""
+        self._open(subflow)
+        self.tx.wnd_end = max(self.tx.wnd_end, self.tx.una + subflow.snd.wnd)
+        if len(payload):
+            self.rx.append(payload)
+            if not self.fallback:  # it lies before the data sequence space (RFC 8684 appendix B)
+                self.rx.nxt -= len(payload)
+            self._signal_readable()
+
+    def on_syn_data_acked(self, count: int) -> None:
+        """The peer has taken data from our SYN; it had no data sequence number."""
+        self.tx.take(count)
 
     def on_subflow_joined(self, subflow: Subflow, now: int) -> None:
         """A joined subflow may carry data."""
@@ -485,7 +508,7 @@ class MetaSocket:
             return
         if self.established:
             self.stack.emit(SubflowClosed(self, subflow, end, subflow.reset_reason))
-        if self.fallback or not self.established:
+        if self.fallback or not self.established or subflow.early:
             self.finish(end, now)
             return
         for chunk in self.tx.chunks:

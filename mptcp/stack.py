@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from mptcp import coupled_cc, keys
-from mptcp.accepting import Listener, syn_arrives
+from mptcp.accepting import Listener, cookie_arrives, listener_for, syn_arrives
 from mptcp.addressing import AddressBook, format_address, parse_address
 from mptcp.config import Config
 from mptcp.errors import AddressInUseError, ConnectionEnd, LocalError, NoRouteError
@@ -28,14 +28,17 @@ from mptcp.events import Event
 from mptcp.icmp_errors import icmp_arrives
 from mptcp.meta_socket import MetaSocket
 from mptcp.path_manager.base import EndpointId, Path, path_managers
+from mptcp.ports import syn_may_reuse, take_local_port, take_over
 from mptcp.scheduler import schedulers
 from mptcp.subflow import Role, Subflow
 from mptcp.tcp import cubic
 from mptcp.tcp.congestion import controllers
 from mptcp.tcp.connection import TcpConnection
+from mptcp.tcp.fastopen import ClientFastOpen, CookieCache, CookieKeys
 from mptcp.tcp.host import Interface, Transmit
 from mptcp.tcp.input import segment_arrives
 from mptcp.tcp.state import NEVER, State
+from mptcp.tcp.syncookies import SynCookies
 from mptcp.timers import RateLimit, Timed, TimerHeap
 from mptcp.wire import ParseError
 from mptcp.wire.errors import ChecksumError
@@ -99,6 +102,9 @@ class Stack:
         ):
             registry.get(name)  # ValueError now, not when the first connection begins
         self.secret = entropy(32)
+        self.cookies = SynCookies(self.secret)
+        self.fast_open_keys = CookieKeys(self.secret, config.fast_open_key_us)
+        self.fast_open_cache = CookieCache(config.fast_open_cookies, config.fast_open_retry_us)
         self.counters: Counter[str] = Counter()
         self.now = now
         self.book = AddressBook()
@@ -167,12 +173,19 @@ class Stack:
         port: int,
         *,
         local_addr: tuple[str | bytes, int] | None = None,
+        data: bytes = b"",
+        fast_open: bool = False,
     ) -> MetaSocket:
         """Open a connection; `Connected` or `Closed` follows.
 
-        `local_addr` is (address, port), port 0 for any. Raises ValueError for what is not an
-        address or port, NoRouteError, AddressInUseError, LocalError at the connection limit.
+        `local_addr` is (address, port), port 0 for any. `data` is sent first, and with `fast_open`
+        in the SYN where the server allows it (RFC 7413): it may then reach the server's
+        application twice. Raises ValueError for what is not an address or port and for more data
+        than the send buffer takes, NoRouteError, AddressInUseError, LocalError at the connection
+        limit.
         """
+        if len(data) > self.config.send_buffer:
+            raise ValueError(f"{len(data)} bytes do not fit into the send buffer: send() the rest")
         destination = parse_address(remote)
         if not 1 <= port <= 65535:
             raise ValueError(f"port {port} is not in 1..65535")
@@ -185,24 +198,32 @@ class Stack:
         source, interface = self.book.choose(destination, local)
         if len(self.metas) >= self.config.max_connections:
             raise LocalError(f"{len(self.metas)} connections are open: raise max_connections")
-        local_port = local_addr[1] if local_addr else 0
-        if local_port == 0:
-            local_port = self._ephemeral_port(source, destination, port)
-        elif self._key(source, local_port, destination, port) in self.connections:
-            raise AddressInUseError(f"local port {local_port} is already connected to that peer")
+        wanted = local_addr[1] if local_addr else 0
+        local_port, isn = take_local_port(self, source, wanted, destination, port)
         meta = self.new_meta(None)
         subflow = self.new_subflow(
-            meta, Role.INITIAL_ACTIVE, interface, source, local_port, destination, port
+            meta, Role.INITIAL_ACTIVE, interface, source, local_port, destination, port, isn
         )
         meta.fendpoint = EndpointId(source, local_port, destination, port)
+        if data:
+            meta.send(data)
+        if fast_open:
+            subflow.fast_open = ClientFastOpen(self.fast_open_cache, destination, self.now)
         subflow.open_active(self.now)
         return meta
 
     def listen(
-        self, port: int, address: str | bytes | None = None, *, backlog: int | None = None
+        self,
+        port: int,
+        address: str | bytes | None = None,
+        *,
+        backlog: int | None = None,
+        fast_open: int | None = None,
     ) -> Listener:
         """Accept connections on `port` (0: any free) of `address` (None: all addresses).
 
+        `fast_open`: connections that data of their SYN may have opened while their handshake is
+        under way (RFC 7413), 0 for none, None for the configuration's.
         Raises AddressInUseError, NoRouteError for an address that is not ours, ValueError.
         """
         raw = parse_address(address) if address else None
@@ -218,7 +239,9 @@ class Stack:
             )
         if port == 0 or self._listening(raw, port):
             raise AddressInUseError(98, f"port {port} is already listened on: choose another")
-        listener = Listener(self, raw, port, backlog or self.config.backlog)
+        if fast_open is None:
+            fast_open = self.config.fast_open
+        listener = Listener(self, raw, port, backlog or self.config.backlog, fast_open)
         self.listeners[raw, port] = listener
         return listener
 
@@ -235,8 +258,12 @@ class Stack:
             meta.paths.manager.on_subflow_closed(path.index, refused=False, now=self.now)
             return
         try:
-            port = endpoint.local_port or self._ephemeral_port(
-                endpoint.local, endpoint.remote, endpoint.remote_port
+            port, isn = take_local_port(
+                self,
+                endpoint.local,
+                endpoint.local_port,
+                endpoint.remote,
+                endpoint.remote_port,
             )
         except AddressInUseError:
             self.counters["MPTcpExtMPJoinPortExhausted"] += 1
@@ -250,6 +277,7 @@ class Stack:
             port,
             endpoint.remote,
             endpoint.remote_port,
+            isn,
         )
         subflow.path_index = path.index
         subflow.local_id = path.local_id
@@ -282,13 +310,12 @@ class Stack:
         local_port: int,
         remote: bytes,
         remote_port: int,
+        isn: int | None = None,
     ) -> Subflow:
-        """A subflow of `meta`, entered in the demultiplexer."""
-        key = self._key(local, local_port, remote, remote_port)
-        digest = hashlib.sha256(self.secret + key).digest()
-        iss = self._isn_override(key) if self._isn_override else self._isn(digest)
-        # RFC 7323 §5.4: an offset per connection keeps the clock private.
-        ts_offset = int.from_bytes(digest[8:12], "big")
+        """A subflow of `meta`, entered in the demultiplexer; `isn` None for RFC 6528's."""
+        key = self.flow_key(local, local_port, remote, remote_port)
+        iss = self.isn(key) if isn is None else isn
+        ts_offset = self.timestamp_offset(key)
         subflow = Subflow(
             self, meta, role, interface, local, local_port, remote, remote_port, iss, ts_offset
         )
@@ -297,29 +324,25 @@ class Stack:
         self.connections[key] = subflow
         return subflow
 
-    def _isn(self, digest: bytes) -> int:
+    def isn(self, flow: bytes) -> int:
         """RFC 6528 §3: M (4 µs ticks) + F(4-tuple, secret)."""
+        if self._isn_override:
+            return self._isn_override(flow)
+        digest = hashlib.sha256(self.secret + flow).digest()
         return (self.now // 4 + int.from_bytes(digest[:4], "big")) & 0xFFFFFFFF
+
+    def timestamp_offset(self, flow: bytes) -> int:
+        """RFC 7323 §5.4: an offset per connection keeps the clock private."""
+        return int.from_bytes(hashlib.sha256(self.secret + flow).digest()[8:12], "big")
 
     def idsn(self, key: bytes) -> int:
         """Initial data sequence number that goes with a key."""
         return self._idsn(key)
 
     @staticmethod
-    def _key(local: bytes, local_port: int, remote: bytes, remote_port: int) -> bytes:
+    def flow_key(local: bytes, local_port: int, remote: bytes, remote_port: int) -> bytes:
         """The bytes with which the peer's packets begin after the IP header's fixed part."""
         return remote + local + remote_port.to_bytes(2, "big") + local_port.to_bytes(2, "big")
-
-    def _ephemeral_port(self, local: bytes, remote: bytes, remote_port: int) -> int:
-        """RFC 6056 §3.3.1: random start, then the next free."""
-        low, high = self.config.ephemeral_ports
-        count = high - low + 1
-        start = int.from_bytes(self.entropy(4), "big") % count
-        for step in range(count):
-            port = low + (start + step) % count
-            if self._key(local, port, remote, remote_port) not in self.connections:
-                return port
-        raise AddressInUseError("every local port to that destination is in use")
 
     # -- packets in ----------------------------------------------------------------------------
 
@@ -356,26 +379,29 @@ class Stack:
 
     def _segment(self, seg: Segment, now: int) -> None:
         """Demultiplex a segment (RFC 8684 §3.2: the token comes before the listener)."""
-        key = self._key(seg.dst, seg.dport, seg.src, seg.sport)
+        key = self.flow_key(seg.dst, seg.dport, seg.src, seg.sport)
         connection = self.connections.get(key)
         flags = seg.flags
         if connection is not None:
             if (
                 connection.state is State.TIME_WAIT
-                and flags & (SYN | ACK | RST) == SYN
-                and ((seg.seq - connection.rcv_nxt) & 0xFFFFFFFF) < 0x80000000
+                and flags & (SYN | ACK | RST | FIN) == SYN
+                and syn_may_reuse(connection, seg)
+                and listener_for(self, seg) is not None
             ):
-                # RFC 9293 §3.6.1: a new SYN beyond what was received may reuse the pair.
-                connection.terminate(ConnectionEnd.CLOSED, now)
-                connection = None
-            if connection is not None:
+                syn_arrives(self, seg, now, take_over(self, connection))
+            else:
                 segment_arrives(connection, seg, now)
-                return
+            return
         if flags & RST:
             return
         if flags & (SYN | ACK | FIN) == SYN:
             syn_arrives(self, seg, now)
-        else:
+        elif not (
+            flags & (SYN | ACK) == ACK
+            and self.cookies.recent(now)
+            and cookie_arrives(self, seg, now)
+        ):
             self.reset_for(seg, seg.interface)
 
     def reset_for(self, seg: Segment, interface: int, options: bytes = b"") -> None:
@@ -413,7 +439,7 @@ class Stack:
 
     def forget(self, connection: TcpConnection) -> None:
         """See `tcp.host.Host`."""
-        key = self._key(
+        key = self.flow_key(
             connection.local, connection.local_port, connection.remote, connection.remote_port
         )
         if self.connections.get(key) is connection:
@@ -425,7 +451,7 @@ class Stack:
         if self.tokens.get(meta.token) is meta:
             del self.tokens[meta.token]
         if meta.listener is not None:
-            meta.listener.half_open.discard(meta)
+            meta.listener.ended(meta, self.now)
 
     def enter_time_wait(self, connection: TcpConnection) -> None:
         """See `tcp.host.Host`; the oldest give way (RFC 9293 lets TIME-WAIT be cut for

@@ -157,6 +157,16 @@ class Subflow(TcpConnection):
         )
 
     @property
+    def first_seq(self) -> int:
+        """Sequence number of the first byte in the data sequence space: its SSN is 1."""
+        return self.snd.iss + 1 + self.syn_data_out
+
+    @property
+    def next_ssn(self) -> int:
+        """SSN of the next byte the peer is to send."""
+        return self.rcv_nxt - self.irs - self.syn_data_in
+
+    @property
     def room(self) -> int:
         """Bytes the congestion window and this subflow's own window allow now."""
         snd = self.snd
@@ -170,7 +180,7 @@ class Subflow(TcpConnection):
 
     def poll_transmit(self, now: int) -> Transmit | None:
         meta = self.meta
-        if meta.write_closed and meta.data_fin_ready(now):
+        if meta.write_closed and not self.early and meta.data_fin_ready(now):
             meta.ack_data(now)
         transmit = output.poll_output(self, now)
         if transmit is None and meta.dispatcher.waiting:
@@ -180,6 +190,8 @@ class Subflow(TcpConnection):
     def queued(self) -> int:
         if self.is_join and not self.fully_established:
             return 0
+        if self.early and self.mptcp:
+            return 0  # a DSS needs the peer's key, or the knowledge that there will be none
         return self.meta.dispatcher.available(self)
 
     def has_unsent(self) -> bool:
@@ -198,7 +210,7 @@ class Subflow(TcpConnection):
         if taken is None:
             return None
         parts, dsn, length = taken
-        ssn = self.snd.nxt - self.snd.iss
+        ssn = self.snd.nxt - self.snd.iss - self.syn_data_out
         if not self.mptcp:
             if not self.infinite_due:
                 return parts, None
@@ -215,7 +227,7 @@ class Subflow(TcpConnection):
             self.role is Role.INITIAL_ACTIVE
             and self.mptcp
             and not self.fully_established
-            and self.snd.nxt == self.snd.iss + 1
+            and self.snd.nxt == self.first_seq
         )
 
     def extra_options_length(self) -> int:
@@ -267,6 +279,19 @@ class Subflow(TcpConnection):
             self.ack_now()
         self.meta.on_subflow_established(self, now)
 
+    def peek_syn_data(self, limit: int) -> list[memoryview]:
+        return self.meta.tx.peek(limit)
+
+    def syn_data_acked(self, count: int) -> None:
+        self.syn_data_out = count
+        self.meta.on_syn_data_acked(count)
+
+    def takes_syn_ack_data(self) -> bool:
+        return not self.mptcp  # it has no mapping
+
+    def on_early_open(self, payload: memoryview, now: int) -> None:
+        self.meta.on_early_open(self, payload, now)
+
     def on_upper_timeout(self, now: int) -> None:
         if self.role is not Role.JOIN_ACTIVE or self.fully_established:
             return
@@ -309,7 +334,7 @@ class Subflow(TcpConnection):
             elif dss is not None:
                 self.fully_established = True
                 meta.on_confirmed(now)
-            elif not self.is_join and self.snd.una > self.snd.iss + 1 and not seg.mptcp:
+            elif not self.is_join and self.snd.una > self.first_seq and not seg.mptcp:
                 # RFC 8684 §3.7: our data was acknowledged without a DSS. An ACK with another
                 # MPTCP option (a long ADD_ADDR leaves no room for a DSS) says nothing yet.
                 self.host.counters["MPTcpExtMPCapableDataFallback"] += 1
@@ -341,7 +366,7 @@ class Subflow(TcpConnection):
 
     def deliver(self, seq: int, view: memoryview, now: int) -> None:
         meta = self.meta
-        ssn = seq - self.irs
+        ssn = seq - self.irs - self.syn_data_in
         while self.mptcp and len(view):
             mapping = self.rx_maps.find(ssn)
             if mapping is None:

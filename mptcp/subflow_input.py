@@ -115,7 +115,7 @@ def take_options(subflow: Subflow, seg: Segment, now: int) -> bool:
                 length = option.data_length
                 first = meta.remote_idsn + 1
                 mapping = RxMapping(first, 1, length, length, option.checksum)
-                subflow.rx_maps.add(mapping, subflow.rcv_nxt - subflow.irs)
+                subflow.rx_maps.add(mapping, subflow.next_ssn)
                 meta.ack_64 = True
                 if not subflow.fully_established:
                     subflow.fully_established = True
@@ -164,9 +164,9 @@ def take_mapping(subflow: Subflow, dss: Dss, now: int) -> bool:
     dsn = unwrap(dss.dsn, meta.rx.nxt, 64 if dss.dsn_64 else 32)
     payload = length - 1 if dss.data_fin else length
     if payload:
-        ssn = unwrap(dss.ssn, subflow.rcv_nxt - subflow.irs)
+        ssn = unwrap(dss.ssn, subflow.next_ssn)
         mapping = RxMapping(dsn, ssn, payload, length, dss.checksum)
-        if not subflow.rx_maps.add(mapping, subflow.rcv_nxt - subflow.irs):
+        if not subflow.rx_maps.add(mapping, subflow.next_ssn):
             subflow.host.counters["MPTcpExtDSSNotMatching"] += 1
             if len(subflow.rx_maps.maps) >= MAX_MAPPINGS:
                 return False  # no room: the segment is not acknowledged and comes again

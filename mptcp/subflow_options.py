@@ -174,9 +174,8 @@ def _data_fin_turn(subflow: Subflow, chunk: SentChunk | None) -> bool:
 def _capable(subflow: Subflow, chunk: SentChunk | None) -> bytes | None:
     """MP_CAPABLE of the third ACK, or of the first data until MPTCP is confirmed."""
     meta = subflow.meta
-    first = subflow.snd.iss + 1
     if chunk is None:
-        if subflow.snd.nxt != first:
+        if subflow.snd.nxt != subflow.first_seq:
             return None
         return MpCapable(meta.local_key, meta.remote_key, checksum_required=meta.checksum).emit()
     mapping = chunk.mapping

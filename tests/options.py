@@ -13,6 +13,7 @@ from typing import Protocol
 from mptcp.wire.tcp import (
     SACK_PERMITTED,
     Segment,
+    fast_open_option,
     mss_option,
     sack_option,
     timestamps_option,
@@ -77,6 +78,16 @@ class Sack:
         return sack_option([(left & 0xFFFFFFFF, right & 0xFFFFFFFF) for left, right in self.blocks])
 
 
+@dataclass(frozen=True, slots=True)
+class FastOpen:
+    """RFC 7413 §4.1.1: the cookie, b"" to ask for one."""
+
+    cookie: bytes = b""
+
+    def emit(self) -> bytes:
+        return fast_open_option(self.cookie)
+
+
 def options_of(seg: Segment) -> tuple[object, ...]:
     """Every option of a segment, TCP's first, then the DSS, then the other MPTCP ones."""
     found: list[object] = []
@@ -90,6 +101,8 @@ def options_of(seg: Segment) -> tuple[object, ...]:
         found.append(Timestamps(seg.ts_val, seg.ts_ecr))
     if seg.sack:
         found.append(Sack(seg.sack))
+    if seg.fast_open is not None:
+        found.append(FastOpen(seg.fast_open))
     if seg.dss is not None:
         found.append(seg.dss)
     found.extend(seg.mptcp)

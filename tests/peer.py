@@ -106,7 +106,7 @@ class Peer(Flow):
 
     def subflow(self) -> Subflow:
         """The stack's side of this flow. Raises KeyError when there is none."""
-        key = Stack._key(self.local, self.local_port, self.address, self.port)
+        key = Stack.flow_key(self.local, self.local_port, self.address, self.port)
         found = self.wire.stack.connections[key]
         assert isinstance(found, Subflow)
         return found

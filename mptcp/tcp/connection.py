@@ -19,6 +19,7 @@ from mptcp.errors import ConnectionEnd
 from mptcp.tcp import output
 from mptcp.tcp.congestion import CongestionControl, controllers
 from mptcp.tcp.ecn import Ecn
+from mptcp.tcp.fastopen import ClientFastOpen, ServerFastOpen
 from mptcp.tcp.handshake import take_syn
 from mptcp.tcp.host import Host, Interface, Transmit
 from mptcp.tcp.keepalive import KeepAlive, keepalive_timeout
@@ -91,9 +92,15 @@ class TcpConnection:
         self.delack_deadline = NEVER
         # output requests
         self.syn_pending = False
+        self.syn_sent_at = -1  # of the last SYN or SYN/ACK; -1: none that we know of
         self.reset_pending: bytes | None = None  # options of the RST to send
         self.probe_pending = False
         self.controls: deque[bytes] = deque()  # options, each to go on a pure ACK of its own
+        # Fast Open (RFC 7413)
+        self.fast_open: ClientFastOpen | ServerFastOpen | None = None
+        self.early = False  # open for the application though in SYN-RECEIVED
+        self.syn_data_in = 0  # bytes of the peer's SYN that were taken
+        self.syn_data_out = 0  # bytes of our SYN that the peer has taken
         # close
         self.fin_queued = False
         self.fin_sent = False
@@ -182,6 +189,20 @@ class TcpConnection:
     def on_syn(self, seg: Segment) -> bool:
         """The peer's SYN or SYN/ACK: take its options; False when the connection must end."""
         return True
+
+    def peek_syn_data(self, limit: int) -> list[memoryview]:
+        """Up to `limit` bytes from the front of what waits to be sent, left there."""
+        return []
+
+    def syn_data_acked(self, count: int) -> None:
+        """The peer has taken `count` bytes of what `peek_syn_data` gave: remove them."""
+
+    def takes_syn_ack_data(self) -> bool:
+        """Whether payload of a SYN/ACK is data."""
+        return True
+
+    def on_early_open(self, payload: memoryview, now: int) -> None:
+        """A SYN with a good cookie: open for the application, with the SYN's payload."""
 
     def on_upper_timeout(self, now: int) -> None:
         """`upper_deadline` has come."""

@@ -53,6 +53,13 @@ def syn_options(conn: TcpConnection, now: int, answer: bool) -> list[bytes]:
     return options
 
 
+def peer_mss(seg: Segment) -> int:
+    """The MSS that a SYN or SYN/ACK announces, or RFC 9293 §3.7.1's default."""
+    if seg.mss is not None:
+        return seg.mss
+    return DEFAULT_MSS_V4 if len(seg.src) == 4 else DEFAULT_MSS_V6
+
+
 def take_syn(conn: TcpConnection, seg: Segment, now: int) -> bool:
     """Adopt what the peer's SYN or SYN/ACK offers (and we offered or accept).
 
@@ -64,10 +71,7 @@ def take_syn(conn: TcpConnection, seg: Segment, now: int) -> bool:
     conn.irs = seg.seq
     conn.rcv_nxt = seg.seq + 1
     conn.last_ack_sent = conn.rcv_nxt
-    mss = seg.mss
-    if mss is None:
-        mss = DEFAULT_MSS_V4 if len(conn.local) == 4 else DEFAULT_MSS_V6
-    snd.mss = min(max(mss, MIN_MSS), conn.mss_limit)
+    snd.mss = min(max(peer_mss(seg), MIN_MSS), conn.mss_limit)
     conn.cc.mss = snd.mss
     conn.cc.cwnd = conn.cc.initial_window = conn.initial_window(snd.mss)
     if seg.wscale is not None and config.window_scaling:
@@ -94,9 +98,13 @@ def establish(conn: TcpConnection, now: int) -> None:
     """SND.UNA has passed our SYN and we have the peer's: ESTABLISHED."""
     snd = conn.snd
     conn.state = State.ESTABLISHED
-    snd.rto_deadline = NEVER
-    if snd.timeouts == 0:
-        snd.rtt.sample(now - conn.last_sent_at)
+    # What was sent early (RFC 7413 §4.2.2) shared the timer of the SYN/ACK.
+    snd.rto_deadline = now + snd.rtt.rto if snd.board else NEVER
+    conn.early = False
+    if conn.syn_sent_at < 0:
+        pass  # a SYN cookie: there is nothing to measure from
+    elif snd.timeouts == 0:
+        snd.rtt.sample(now - conn.syn_sent_at)
         conn.cc.srtt = snd.rtt.srtt
     else:
         # RFC 5681 §3.1: after a lost SYN the initial window is one segment.

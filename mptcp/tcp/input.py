@@ -81,15 +81,21 @@ def _syn_sent(conn: TcpConnection, seg: Segment, now: int) -> None:
         snd.una = ack
         if not take_syn(conn, seg, now):
             return
+        snd.nxt = ack  # a SYN's data that is not acknowledged is sent as if it were new
+        if conn.fast_open is not None:
+            conn.fast_open.answered(conn, seg, ack - snd.iss - 1, now)
         if conn.ts_ok and seg.ts_ecr and snd.timeouts:
             rtt = ((conn.timestamp(now) - seg.ts_ecr) & 0xFFFFFFFF) * 1000
             snd.rtt.sample(max(rtt, 1000))
         establish(conn, now)
         conn.ack_now()
-        # A SYN/ACK may carry payload only with TCP Fast Open, which we did not ask for.
+        # §3.10.7.3 fourth: other controls or text are processed from the sixth step on.
+        if len(seg.payload) and not conn.closed and conn.takes_syn_ack_data():
+            _take_payload(conn, seg, conn.rcv_nxt, seg.payload, now)
         return
     # Simultaneous open: both sides answer SYN with SYN/ACK.
     conn.state = State.SYN_RECEIVED
+    snd.nxt = snd.iss + 1
     if take_syn(conn, seg, now):
         conn.syn_pending = True
         conn.host.mark_ready(conn)
@@ -148,6 +154,8 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
         conn.ack_now()
         return False
     if flags & RST:
+        if conn.state is State.TIME_WAIT and conn.config.rfc1337:
+            return False
         # RFC 5961 §3.2: only an exact match resets; in the window it is challenged.
         if seq == rcv_nxt:
             _reset(conn, seg, now)
@@ -170,7 +178,7 @@ def _reset(conn: TcpConnection, seg: Segment, now: int) -> None:
     """A valid RST."""
     conn.on_reset_options(seg)
     if conn.state is State.SYN_RECEIVED:
-        conn.terminate(ConnectionEnd.REFUSED, now)
+        conn.terminate(ConnectionEnd.RESET if conn.early else ConnectionEnd.REFUSED, now)
     elif conn.state in (State.CLOSING, State.LAST_ACK, State.TIME_WAIT):
         conn.terminate(ConnectionEnd.CLOSED, now)
     else:
@@ -185,15 +193,15 @@ def _synchronized(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None
     snd = conn.snd
     ack = unwrap(seg.ack, snd.una)
     if conn.state is State.SYN_RECEIVED:
-        if ack != snd.iss + 1 or ack > snd.nxt:
+        if ack <= snd.iss or ack > snd.nxt:
             conn.host.reset_for(seg, conn.interface.id)
             return
         _update_ts_recent(conn, seg, seq, now)
-        snd.una = ack
+        snd.una = snd.iss + 1
         snd.wnd = seg.window << snd.wscale
         snd.wnd_max = max(snd.wnd, snd.wnd_max)
         snd.wl1 = seq
-        snd.wl2 = ack
+        snd.wl2 = snd.una
         conn.syn_pending = False
         if not conn.accept_third_ack(seg, now):
             return

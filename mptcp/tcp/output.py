@@ -12,6 +12,7 @@ import enum
 from typing import TYPE_CHECKING, Final
 
 from mptcp.tcp.ecn import ECT_0
+from mptcp.tcp.fastopen import add_fast_open
 from mptcp.tcp.handshake import syn_options
 from mptcp.tcp.host import GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, Transmit
 from mptcp.tcp.scoreboard import SentChunk
@@ -67,6 +68,8 @@ def options_for(
         own = syn_options(conn, now, kind is Kind.SYN_ACK)
         used = len(emit_options(own))
         own += conn.extra_options(kind, None, MAX_OPTIONS - used)
+        if conn.fast_open is not None:
+            own = add_fast_open(conn, own, kind is Kind.SYN_ACK)
         if conn.user_timeout is not None:
             own += conn.user_timeout.in_syn(MAX_OPTIONS - len(emit_options(own)))
         return emit_options(own)
@@ -184,15 +187,23 @@ def send_syn(conn: TcpConnection, now: int) -> Transmit:
     conn.syn_pending = False
     answer = conn.state is State.SYN_RECEIVED
     options = options_for(conn, Kind.SYN_ACK if answer else Kind.SYN, now)
-    snd.nxt = snd.iss + 1
+    chunk = None
+    after = snd.iss + 1
+    if conn.fast_open is not None:
+        parts = conn.fast_open.syn_data(conn, len(options))
+        if parts:
+            chunk = SentChunk(after, after + sum(map(len, parts)), parts, None, now)
+            after = chunk.end
+    snd.nxt = max(snd.nxt, after)  # a repeated SYN goes without data
     snd.rto_deadline = now + snd.rtt.rto
+    conn.syn_sent_at = now
     conn.host.rearm(conn)
     window = min(conn.receive_window(), 0xFFFF)  # RFC 7323 §2.2: not scaled in a SYN
     if answer:
         conn.last_ack_sent = conn.rcv_nxt
     flags = SYN | ACK if answer else SYN
     flags |= conn.ecn.syn_flags(answer=answer, repeated=snd.timeouts > 0)
-    return _make(conn, snd.iss, flags, options, now, window)
+    return _make(conn, snd.iss, flags, options, now, window, chunk)
 
 
 def poll_output(conn: TcpConnection, now: int) -> Transmit | None:
@@ -207,7 +218,7 @@ def poll_output(conn: TcpConnection, now: int) -> Transmit | None:
         return send_syn(conn, now)
     if state is State.SYN_SENT or state is State.CLOSED:
         return None
-    if state in FLUSHING:
+    if state in FLUSHING or conn.early:
         sent = _poll_data(conn, now)
         if sent is not None:
             return sent
@@ -297,7 +308,7 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
         conn.host.rearm(conn)
         return send_data(conn, part, now)
     available = conn.queued()
-    if available > 0 and conn.state in CAN_SEND:
+    if available > 0 and (conn.state in CAN_SEND or conn.early):
         window = conn.send_window()
         room = min(window, snd.congestion_room(), chunk_limit(conn, segment))
         size = _sendable(conn, available, room, segment)
@@ -316,7 +327,8 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
         elif window < min(segment, available) and not snd.board:
             _arm_persist(conn, now)
         return None
-    if conn.fin_queued and not conn.fin_sent and not conn.has_unsent():
+    # RFC 9293 §3.10.4: a close in SYN-RECEIVED may wait for ESTABLISHED.
+    if conn.fin_queued and not conn.fin_sent and not conn.early and not conn.has_unsent():
         return _send_fin(conn, now)
     return None
 

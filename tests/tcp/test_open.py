@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from mptcp.errors import ConnectionEnd
-from mptcp.events import Accepted, Closed, Connected, FellBack, SubflowEstablished
+from mptcp.events import (
+    Accepted,
+    Closed,
+    Connected,
+    FellBack,
+    Readable,
+    SubflowEstablished,
+)
 from mptcp.tcp.state import State
 from mptcp.wire.icmp import IcmpKind, unreachable
 from mptcp.wire.tcp import ACK, RST, SYN
@@ -268,8 +275,9 @@ def test_reset_in_syn_received(wire: Wire) -> None:
     assert kinds(wire) == [Accepted]
 
 
-def test_backlog(wire: Wire) -> None:
-    """A full backlog drops SYNs; a place that becomes free is taken."""
+def test_backlog() -> None:
+    """RFC 4987 §3.1: a full backlog drops SYNs; a place that becomes free is taken."""
+    wire = Wire(mptcp=False, syn_cookies="never")
     wire.stack.listen(5000, backlog=1)
     first = Peer(wire, port=40000, local_port=5000)
     second = Peer(wire, port=40001, local_port=5000)
@@ -374,3 +382,117 @@ def test_close_before_established(wire: Wire, peer: Peer) -> None:
     assert wire.take_events() == [Closed(connection, ConnectionEnd.ABORTED)]
     peer.send(SYN | ACK, ack=1, options=[Mss(1460)])
     assert peer.expect(RST).seq == 1
+
+
+def test_data_in_a_syn_without_fast_open(wire: Wire) -> None:
+    """RFC 9293 §3.10.7.2: only the SYN is acknowledged: its data comes again, and is taken once."""
+    wire.stack.listen(5000)
+    peer = Peer(wire, port=40000, local_port=5000)
+    peer.send(SYN, seq=0, data=b"early", options=[Mss(1400)])
+    peer.expect(SYN | ACK, seq=0, ack=1)
+    assert kinds(wire) == []
+    peer.send(ACK, seq=1, ack=1, data=b"early")
+    (accepted,) = [event for event in wire.take_events() if isinstance(event, Accepted)]
+    assert accepted.connection.recv() == b"early"
+
+
+def test_data_in_a_syn_ack(wire: Wire, peer: Peer) -> None:
+    """RFC 9293 §3.10.7.3 fourth: text in the segment that opens is processed as usual."""
+    connection = wire.stack.connect("10.0.0.2", 80)
+    peer.expect(SYN)
+    peer.send(SYN | ACK, seq=0, ack=1, data=b"welcome", options=[Mss(1460)])
+    peer.expect(ACK, seq=1, ack=8)
+    assert kinds(wire) == [Connected, Readable]
+    assert connection.recv() == b"welcome"
+
+
+def test_simultaneous_open_both_acked(wire: Wire, peer: Peer) -> None:
+    """RFC 9293 figure 7, the other order: the ACK of our SYN/ACK alone opens as well."""
+    connection = wire.stack.connect("10.0.0.2", 80)
+    peer.expect(SYN, seq=0)
+    peer.send(SYN, seq=0, options=[Mss(1460)])
+    peer.expect(SYN | ACK, seq=0, ack=1)
+    peer.send(ACK, seq=1, ack=1, data=b"x")
+    assert connection.established
+    assert connection.recv() == b"x"
+
+
+def test_half_open_discovered_by_our_syn(wire: Wire, peer: Peer) -> None:
+    """RFC 9293 figure 9: the peer remembers a connection that we have lost: its ACK is reset,
+    which ends it there, and the repeated SYN opens a new one."""
+    connection = wire.stack.connect("10.0.0.2", 80)
+    first = peer.expect(SYN)
+    wire.mark()
+    peer.send(ACK, seq=300, ack=100_000, at=ms(10))  # what a synchronized peer answers to a SYN
+    reset = peer.expect(RST)
+    assert reset.segment.seq == (peer.stack_isn + 100_000) & 0xFFFFFFFF
+    assert connection.ended is None
+    peer.nxt = 0
+    again = peer.expect(SYN, at=seconds(1))
+    assert again.segment.seq == first.segment.seq
+    peer.send(SYN | ACK, seq=0, ack=1, options=[Mss(1460)])
+    assert connection.established
+
+
+def test_half_open_discovered_by_their_syn(wire: Wire) -> None:
+    """RFC 9293 figure 9, the other end: a SYN for a connection that lives here is challenged, and
+    the RST that follows ends it (RFC 5961 §4.2)."""
+    wire.stack.listen(5000)
+    peer = Peer(wire, port=40000, local_port=5000)
+    old = peer.handshake(active=False)
+    wire.take_events()
+    peer.send(SYN, seq=500_000, options=[Mss(1460)])
+    challenge = peer.expect(ACK, seq=1, ack=1, length=0)
+    peer.send(RST, seq=challenge.ack)
+    assert old.ended is ConnectionEnd.RESET
+    peer.nxt = 600_000
+    peer.send(SYN, options=[Mss(1460)])
+    peer.expect(SYN | ACK, seq=0, ack=600_001)
+
+
+def test_half_open_discovered_by_data(wire: Wire) -> None:
+    """RFC 9293 figure 10: data for a connection that is not here is answered with a RST."""
+    peer = Peer(wire, port=40000, local_port=5000)
+    peer.send(ACK, seq=300, ack=100, data=b"hello?")
+    assert peer.expect(RST).segment.seq == (peer.stack_isn + 100) & 0xFFFFFFFF
+
+
+def test_old_duplicate_syn(wire: Wire) -> None:
+    """RFC 9293 figure 8: an old SYN is answered, the peer resets it, the real one opens."""
+    wire.stack.listen(5000)
+    peer = Peer(wire, port=40000, local_port=5000)
+    peer.send(SYN, seq=90, options=[Mss(1460)])
+    peer.expect(SYN | ACK, seq=0, ack=91)
+    peer.send(RST, seq=91)
+    assert wire.stack.connections == {}
+    wire.take_events()
+    peer.nxt = 100
+    peer.send(SYN, options=[Mss(1460)])
+    peer.expect(SYN | ACK, seq=0, ack=101)
+    peer.send(ACK, seq=101, ack=1)
+    assert kinds(wire) == [Accepted]
+
+
+def test_isn_is_a_secret_of_the_host() -> None:
+    """RFC 6528 §3: F is keyed: another secret, other numbers for the same flow."""
+    numbers = set()
+    for seed in range(8):
+        wire = Wire(mptcp=False, seed=seed)
+        peer = Peer(wire)
+        wire.stack.connect("10.0.0.2", 80, local_addr=("10.0.0.1", 40000))
+        numbers.add(peer.expect(SYN).segment.seq)
+    assert len(numbers) == 8
+
+
+def test_isn_of_passive_opens(wire: Wire) -> None:
+    """RFC 6528 §3: the same rule for the SYN/ACK: by flow, and 250 ticks a millisecond."""
+    wire.stack.listen(5000)
+    seen = []
+    for at in (0, 1):
+        peer = Peer(wire, port=40000, local_port=5000)
+        peer.send(SYN, options=[Mss(1460)], at=seconds(at))
+        peer.expect(SYN | ACK)
+        seen.append(peer.stack_isn)
+        peer.send(RST, seq=1)
+        wire.peers.remove(peer)
+    assert (seen[1] - seen[0]) & 0xFFFFFFFF == 250_000

@@ -1,8 +1,11 @@
 """The command line: `list`, and `run NAME…`.
 
 Exit status: 0 measured, 1 a measurement failed, 2 it cannot be done (unknown name, missing right,
-unwritable file), 130 interrupted; whatever is not 0 comes with one line on stderr. Namespaces,
-devices and child processes go with the scenario's context managers, and with the process itself.
+unwritable file), 3 measured, and a promise of the scenario is not kept, 130 interrupted; whatever
+is not 0 comes with one line on stderr. Namespaces, devices and child processes go with the
+scenario's context managers, and with the process itself.
+
+A scenario that has something to draw leaves NAME.png and NAME.json in a folder (`--output`).
 """
 
 from __future__ import annotations
@@ -63,6 +66,13 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--seconds", type=_positive, help="length of one measurement")
     run.add_argument("--only", default="", metavar="CASE,…", help="these cases only")
     run.add_argument("--json", type=Path, metavar="FILE", help="write the results; - is stdout")
+    run.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        default=Path("bench-out"),
+        help="where plots and their figures go (default bench-out)",
+    )
     run.add_argument("--profile", type=Path, metavar="DIR", help="cProfile our own processes")
     return top
 
@@ -137,14 +147,47 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     for entry in chosen:
         with _progress(console) as progress:
             reports.append(entry.run(options, progress))
-    text = json.dumps(document(reports, described, started), indent=2) + "\n"
+    text = _json(reports, described, started)
+    try:
+        drawn = _draw(reports, args.output, described, started)
+    except OSError as error:
+        return _complain(f"{error.filename}: {error.strerror}", 2)
     if to_stdout:
         sys.stdout.write(text)
-        return 0
-    if args.json is not None:
-        args.json.write_text(text, encoding="utf-8")
-    _print(reports, described)
+    else:
+        if args.json is not None:
+            args.json.write_text(text, encoding="utf-8")
+        _print(reports, described)
+        for line in drawn:
+            print(f"  {line}")
+    missed = [verdict for report in reports for verdict in report.verdicts if not verdict.met]
+    if missed:
+        return _complain(f"{len(missed)} promises are not kept, the first: {missed[0].promise}", 3)
     return 0
+
+
+def _json(reports: list[Report], described: dict[str, object], started: str) -> str:
+    return json.dumps(document(reports, described, started), indent=2) + "\n"
+
+
+def _draw(
+    reports: list[Report], folder: Path, described: dict[str, object], started: str
+) -> list[str]:
+    """Leave the plots and their figures in `folder`; lines that say so. Raises OSError."""
+    lines = []
+    for report in reports:
+        if report.plot is None:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        figures, picture = (folder / f"{report.scenario}.{kind}" for kind in ("json", "png"))
+        figures.write_text(_json([report], described, started), encoding="utf-8")
+        try:
+            report.plot(picture)
+        except ImportError:
+            lines.append(f"figures: {figures} (no plot: matplotlib is missing)")
+        else:
+            lines.append(f"plot: {picture}, figures: {figures}")
+    return lines
 
 
 @contextlib.contextmanager
@@ -169,9 +212,12 @@ def _print(reports: list[Report], described: dict[str, object]) -> None:
     if not out.is_terminal:
         out = Console(width=160)
     for report in reports:
-        out.print(report.table())
+        for table in report.tables() if report.tables is not None else [report.table()]:
+            out.print(table)
         for note in report.notes:
             out.print(f"  {note}", highlight=False)
+        for verdict in report.verdicts:
+            out.print(f"  {verdict}", highlight=False)
     print(
         f"  Linux {described['kernel']}, {described['cpus']} CPUs ({described['processor']}), "
         f"{described['implementation']} {described['python']}, "

@@ -8,6 +8,7 @@ ends when its measurement is complete, and by that its sender ends too. `Node` i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import cProfile
 import json
 import select
@@ -145,15 +146,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class Node:
     """A role that runs in a namespace, as its parent sees it."""
 
-    def __init__(self, namespace: Namespace, role: str, options: Sequence[str] = ()) -> None:
-        """Start it; `options` are those of `main`."""
-        module = __spec__.name if __name__ != "__main__" else f"{__package__}.nodes"
+    def __init__(
+        self,
+        namespace: Namespace,
+        role: str,
+        options: Sequence[str] = (),
+        *,
+        module: str = "nodes",
+        stdin: bool = False,
+    ) -> None:
+        """Start it; `options` are those of `main`.
+
+        With another `module` of this package, `role` is only what the node is called. `stdin`: it
+        is told something, by `tell` and `end_input`.
+        """
+        command = [] if module != "nodes" else [role]
         self.role = role
         self._buffer = b""
         self._words = ""
         self._process: subprocess.Popen[bytes] = namespace.run(
-            [sys.executable, "-m", module, role, *options],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", f"{__package__}.{module}", *command, *options],
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -176,6 +189,21 @@ class Node:
         values: dict[str, Any] = json.loads(text)
         return values
 
+    def tell(self, line: bytes) -> None:
+        """Write to its stdin. Raises BenchError when it has ended."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise BenchError(self._last_words()) from None
+
+    def end_input(self) -> None:
+        """It is told no more."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
     def _last_words(self) -> str:
         """Why it ended: the last line it wrote on stderr."""
         if not self._words:
@@ -197,9 +225,10 @@ class Node:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        for pipe in (self._process.stdout, self._process.stderr):
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def _describe(transport: asyncio.BaseTransport) -> dict[str, Any]:
     }
 
 
-class _Sender(asyncio.Protocol):
+class BulkSender(asyncio.Protocol):
     """Keeps the transport's buffer full until the peer ends the connection."""
 
     def __init__(self, over: asyncio.Future[None]) -> None:
@@ -110,7 +110,7 @@ async def _send(args: Arguments) -> dict[str, Any]:
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     async with mptcp.Engine(_interfaces(Side.A, args.paths)) as engine:
         transport, protocol = await engine.create_connection(
-            lambda: _Sender(over),
+            lambda: BulkSender(over),
             address(Side.B, 1),
             PORT,
             local_addr=(address(Side.A, 1), 0),

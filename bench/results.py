@@ -1,7 +1,8 @@
 """What a measurement found: rows of medians, as a table for people and as JSON for programs.
 
-A `Row` keeps the value of every run, so that the spread stays visible. The JSON document is
-versioned: `SCHEMA` grows by one when a key changes its meaning or goes away.
+A `Row` keeps the value of every run, so that the spread stays visible. A `Verdict` says whether the
+figures are what they were to be. The JSON document is versioned: `SCHEMA` grows by one when a key
+changes its meaning or goes away.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from rich.table import Table
@@ -53,6 +56,18 @@ class Row:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One promise, and whether the figures keep it."""
+
+    promise: str
+    """With the figure that was found."""
+    met: bool
+
+    def __str__(self) -> str:
+        return f"{'met' if self.met else 'NOT met'}: {self.promise}"
+
+
 @dataclass(slots=True)
 class Report:
     """The result of one scenario."""
@@ -62,6 +77,12 @@ class Report:
     settings: dict[str, Any]
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    """Empty where nothing was promised, or where the run was too short to tell."""
+    plot: Callable[[Path], None] | None = None
+    """Draws the figures into a file; None: there is nothing to draw."""
+    tables: Callable[[], list[Table]] | None = None
+    """How a terminal is to show it; None: as `table` does."""
 
     def row(self, key: str) -> Row | None:
         """The row of that key that has values, else None."""
@@ -81,6 +102,9 @@ class Report:
             "settings": self.settings,
             "rows": [row.to_json() for row in self.rows if row.values],
             "notes": self.notes,
+            "verdicts": [
+                {"promise": verdict.promise, "met": verdict.met} for verdict in self.verdicts
+            ],
         }
 
     def table(self) -> Table:

@@ -1,6 +1,8 @@
 """The scenarios: importing this package registers them all, in the order of `list`."""
 
+from .fairness import Fairness
 from .goodput import Goodput
 from .micro import Micro
+from .tcp import Tcp
 
-__all__ = ["Goodput", "Micro"]
+__all__ = ["Fairness", "Goodput", "Micro", "Tcp"]

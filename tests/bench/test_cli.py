@@ -39,7 +39,7 @@ def check_schema(found: dict[str, Any], names: list[str]) -> None:
     assert {"kernel", "cpus", "python", "processor"} <= set(found["machine"])
     assert [entry["scenario"] for entry in found["scenarios"]] == names
     for entry in found["scenarios"]:
-        assert set(entry) == {"scenario", "title", "settings", "rows", "notes"}
+        assert set(entry) == {"scenario", "title", "settings", "rows", "notes", "verdicts"}
         assert entry["settings"]["runs"] >= 1
         for row in entry["rows"]:
             assert set(row) == {
@@ -62,7 +62,7 @@ def test_list_names_every_scenario_and_case() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["run", "warp"], "no scenario 'warp': there are goodput, micro"),
+        (["run", "warp"], "no scenario 'warp': there are fairness, goodput, micro"),
         (["run", "micro", "--only", "kernel-bbr"], "no case 'kernel-bbr'"),
         (["run", "micro", "--json", "/nowhere/at/all.json"], "/nowhere/at/all.json: No such file"),
         (["run", "micro", "--runs", "0"], "0 is not in 1..1000"),

@@ -17,13 +17,21 @@ Result = TypeVar("Result")
 def interrupts_held() -> Iterator[None]:
     """Ctrl-C inside takes effect at the end; what is started inside never hears it.
 
-    Ctrl-C reaches the whole group, also a child that has not yet said it does not want it.
+    Ctrl-C reaches the whole group, also a child that has not yet said it does not want it. For the
+    main thread only.
     """
+    # Blocked for the children, who inherit that. It is not enough for us: numpy's threads take the
+    # signal in our stead, and Python raises in the main thread all the same.
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda signum, frame: held.append(signum))
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _numbered(item: tuple[int, Callable[[Job], Result], Job]) -> tuple[int, Result]:

@@ -14,9 +14,8 @@ SIZE, START_US = 5_000_000, 1_000_000
 
 @controllers.register("half_reno")
 class HalfReno(NewReno):
-    def on_loss(self, flight_size: int) -> None:
-        super().on_loss(flight_size)
-        self.ssthresh = self.cwnd = max(flight_size * 3 // 4, 2 * self.mss)
+    def reduced(self, flight_size: int) -> int:
+        return flight_size * 3 // 4
 
 
 def experiment(controller: str) -> int:

@@ -159,12 +159,16 @@ class Cubic(CongestionControl):
         super().on_timeout(flight_size, first=first)
 
     def on_underused(self, used: int) -> None:
+        cwnd = self.cwnd
         super().on_underused(used)
-        self.epoch = _NONE  # cwnd left the curve: W_est of before would take it back at once
+        if self.cwnd < cwnd:
+            self.epoch = _NONE  # off the curve: W_est of before would lead back at one bound
 
     def on_idle(self, timeouts: int) -> None:
+        cwnd = self.cwnd
         super().on_idle(timeouts)
-        self.epoch = _NONE
+        if self.cwnd < cwnd:
+            self.epoch = _NONE
 
     def save(self) -> None:
         super().save()

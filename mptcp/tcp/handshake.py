@@ -98,6 +98,7 @@ def establish(conn: TcpConnection, now: int) -> None:
     """SND.UNA has passed our SYN and we have the peer's: ESTABLISHED."""
     snd = conn.snd
     conn.state = State.ESTABLISHED
+    snd.validation.sent_at = now
     # What was sent early (RFC 7413 §4.2.2) shared the timer of the SYN/ACK.
     snd.rto_deadline = now + snd.rtt.rto if snd.board else NEVER
     conn.early = False

@@ -309,6 +309,8 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
         return send_data(conn, part, now)
     available = conn.queued()
     if available > 0 and (conn.state in CAN_SEND or conn.early):
+        if not snd.board:
+            snd.validation.restart(snd.cc, now, snd.rtt.rto)
         window = conn.send_window()
         room = min(window, snd.congestion_room(), chunk_limit(conn, segment))
         size = _sendable(conn, available, room, segment)
@@ -316,8 +318,6 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
             pulled = conn.pull(size, now)
             if pulled is not None:
                 parts, mapping = pulled
-                if not snd.board:
-                    snd.validation.restart(snd.cc, now, snd.rtt.rto)
                 length = sum(map(len, parts))
                 chunk = SentChunk(snd.nxt, snd.nxt + length, parts, mapping, now)
                 snd.on_sent(chunk)

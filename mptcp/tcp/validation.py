@@ -62,11 +62,12 @@ class CwndValidation:
         return False
 
     def restart(self, cc: CongestionControl, now: int, rto: int) -> None:
-        """Data is about to be sent while nothing is in flight."""
+        """Data waits to be sent while nothing is in flight."""
         cc.now = now
         cc.on_app_limited()
         timeouts = (now - self.sent_at) // rto
         if timeouts > 0 and self.decay:
             cc.on_idle(timeouts)
+            self.sent_at = now  # what was idle is paid for, even if nothing can be sent yet
             self.full_at = now
             self.used = 0

@@ -464,6 +464,8 @@ class MetaSocket:
 
     def on_subflow_joined(self, subflow: Subflow, now: int) -> None:
         """A joined subflow may carry data."""
+        if self.ended is not None:
+            return  # its fourth ACK came late: the connection is over, and so is this subflow
         self.stack.emit(SubflowEstablished(self, subflow))
         self.orphan_deadline = NEVER
         self._wait_for_peer(now)

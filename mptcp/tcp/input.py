@@ -179,7 +179,11 @@ def _reset(conn: TcpConnection, seg: Segment, now: int) -> None:
     conn.on_reset_options(seg)
     if conn.state is State.SYN_RECEIVED:
         conn.terminate(ConnectionEnd.RESET if conn.early else ConnectionEnd.REFUSED, now)
-    elif conn.state in (State.CLOSING, State.LAST_ACK, State.TIME_WAIT):
+    elif conn.state in (State.CLOSING, State.LAST_ACK, State.TIME_WAIT) and (
+        conn.snd.nxt - conn.snd.una <= 1
+    ):
+        # RFC 9293 §3.10.7.4 third: no error for the user. But where more than our FIN is not
+        # acknowledged the peer has thrown data away, and whoever sent it must hear of that.
         conn.terminate(ConnectionEnd.CLOSED, now)
     else:
         conn.terminate(ConnectionEnd.RESET, now)

@@ -1,0 +1,75 @@
+"""What the random sessions have found, each as a script of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from mptcp.errors import ConnectionEnd
+from mptcp.events import Closed
+from mptcp.wire.tcp import ACK, FIN, RST
+from tests.mptcp.test_addresses import announcement
+from tests.peer import Peer, Wire, ms
+
+SECOND_PATH = {"address": "10.0.1.2", "local": "10.0.1.1", "interface": 2}
+
+
+@pytest.mark.parametrize("close", ["LAST-ACK", "CLOSING"])
+def test_a_reset_after_our_fin_is_an_error_while_data_is_unacknowledged(close: str) -> None:
+    """RFC 9293 §3.10.7.4 third: in CLOSING and LAST-ACK a RST ends the connection without a word;
+    but bytes the peer has not acknowledged are lost (RFC 1122 §4.2.2.13: it MUST tell by RST)."""
+    wire = Wire(mptcp=False, nodelay=True)
+    peer = Peer(wire)
+    connection = peer.handshake()
+    wire.take_events()
+    if close == "LAST-ACK":
+        peer.send(ACK | FIN)
+        peer.drain()
+    connection.send(b"x" * 100)
+    connection.shutdown()
+    peer.drain()
+    if close == "CLOSING":
+        peer.send(ACK | FIN, ack=1)
+        peer.drain()
+    assert peer.subflow().state.name == close.replace("-", "_")
+    peer.send(RST, seq=2)
+    assert wire.take_events()[-1] == Closed(connection, ConnectionEnd.RESET)
+
+
+@pytest.mark.parametrize("close", ["LAST-ACK", "CLOSING"])
+def test_a_reset_after_our_fin_is_none_when_all_data_has_arrived(close: str) -> None:
+    """RFC 9293 §3.10.7.4 third: only the FIN is open: CLOSED, and no error for the user."""
+    wire = Wire(mptcp=False, nodelay=True)
+    peer = Peer(wire)
+    connection = peer.handshake()
+    wire.take_events()
+    connection.send(b"x" * 100)
+    peer.drain()
+    if close == "LAST-ACK":
+        peer.send(ACK | FIN, ack=101)
+        peer.drain()
+    connection.shutdown()
+    peer.drain()
+    if close == "CLOSING":
+        peer.send(ACK | FIN, ack=101)
+        peer.drain()
+    peer.send(RST, seq=2)
+    assert wire.take_events()[-1] == Closed(connection, ConnectionEnd.CLOSED)
+
+
+def test_nothing_is_told_after_the_end() -> None:
+    """A join whose fourth ACK comes when the connection is over (RFC 8684 §3.2, §3.3.3): `Closed`
+    is the last event of a connection."""
+    wire = Wire(addresses=("10.0.0.1/24", "10.0.1.1/24"), nodelay=True)
+    peer = Peer(wire)
+    connection = peer.handshake(mptcp=True, rtt=ms(10))
+    flow = peer.beside(port=80, **SECOND_PATH)
+    peer.send(ACK, options=[peer.dss(data_ack=1), announcement(connection, 5)])
+    peer.drain()
+    flow.accept_join(fourth=False)
+    wire.take_events()
+    connection.close()
+    peer.drain()
+    peer.send(ACK, options=[peer.dss(data_ack=2, dsn=1, length=1, data_fin=True)])
+    assert wire.take_events()[-1] == Closed(connection, ConnectionEnd.CLOSED)
+    flow.send(ACK, options=[flow.dss(data_ack=2)])
+    assert wire.take_events() == []

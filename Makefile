@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEER ?= ours
+SESSIONS ?= 200000
+SEED ?= 0
 
-.PHONY: setup demo test lint clean system
+.PHONY: setup demo test soak lint clean system
 
 setup: $(VENV)/.ready
 
@@ -30,11 +32,15 @@ demo: $(VENV)/.core
 test: setup system
 	$(BIN)/python -m pytest -q
 
+# Random sessions through a hostile network, each checked against a model (see soak/).
+soak: setup
+	$(BIN)/python -m soak --sessions $(SESSIONS) --seed $(SEED)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests demo examples
+	$(BIN)/mypy tests demo examples soak
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-out bench-out

@@ -24,7 +24,7 @@ from mptcp.accepting import Listener, cookie_arrives, listener_for, syn_arrives
 from mptcp.addressing import AddressBook, format_address, parse_address
 from mptcp.config import Config
 from mptcp.errors import AddressInUseError, ConnectionEnd, LocalError, NoRouteError
-from mptcp.events import Event
+from mptcp.events import Closed, Event
 from mptcp.icmp_errors import icmp_arrives
 from mptcp.meta_socket import MetaSocket
 from mptcp.path_manager.base import EndpointId, Path, path_managers
@@ -471,8 +471,10 @@ class Stack:
         return True
 
     def emit(self, event: Event) -> None:
-        """Queue an event for `poll_event`."""
-        self._events.append(event)
+        """Queue an event for `poll_event`; `Closed` is a connection's last one."""
+        # Its subflows live on for a while, and things still happen to them.
+        if event.connection.ended is None or type(event) is Closed:
+            self._events.append(event)
 
     # -- time and output -----------------------------------------------------------------------
 

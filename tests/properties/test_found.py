@@ -8,7 +8,7 @@ from mptcp.errors import ConnectionEnd
 from mptcp.events import Closed
 from mptcp.wire.tcp import ACK, FIN, RST
 from tests.mptcp.test_addresses import announcement
-from tests.peer import Peer, Wire, ms
+from tests.peer import Peer, Wire, ms, seconds
 
 SECOND_PATH = {"address": "10.0.1.2", "local": "10.0.1.1", "interface": 2}
 
@@ -72,4 +72,21 @@ def test_nothing_is_told_after_the_end() -> None:
     peer.send(ACK, options=[peer.dss(data_ack=2, dsn=1, length=1, data_fin=True)])
     assert wire.take_events()[-1] == Closed(connection, ConnectionEnd.CLOSED)
     flow.send(ACK, options=[flow.dss(data_ack=2)])
+    assert wire.take_events() == []
+
+
+def test_no_problem_is_told_after_the_end() -> None:
+    """RFC 1122 §4.2.3.5 R1 reports to the user of a connection; once that is over there is none:
+    the FIN of a subflow that goes on being repeated (RFC 8684 §3.3.3) is no one's problem."""
+    wire = Wire(nodelay=True)
+    peer = Peer(wire)
+    connection = peer.handshake(mptcp=True, rtt=ms(10))
+    wire.take_events()
+    connection.close()
+    peer.drain()
+    peer.send(ACK, options=[peer.dss(data_ack=2, dsn=1, length=1, data_fin=True)])
+    assert wire.take_events()[-1] == Closed(connection, ConnectionEnd.CLOSED)
+    assert any(seen.flags & FIN for seen in peer.drain())
+    wire.advance(seconds(30))
+    assert len(peer.drain()) >= 5
     assert wire.take_events() == []

@@ -204,13 +204,19 @@ class DataSender:
         self.queued = 0
 
 
+WINDOW_STEP: Final = 1460
+"""A full-sized segment of most paths."""
+
+
 class DataReceiver:
     """Receive side of the data sequence space."""
 
-    __slots__ = ("adv", "buffer", "fin_dsn", "memory", "nxt", "queue", "reorder", "unread")
+    __slots__ = ("adv", "buffer", "fin_dsn", "memory", "nxt", "queue", "reorder", "step", "unread")
 
     def __init__(self, buffer: int) -> None:
         self.buffer = buffer
+        self.step = min(buffer // 2, WINDOW_STEP)
+        """The window moves on by at least so much (RFC 9293 §3.8.6.2.2, silly windows)."""
         self.nxt = 0  # next DSN expected: what DATA_ACK says
         self.adv = 0  # right edge of the window promised
         self.queue: deque[memoryview] = deque()
@@ -236,7 +242,7 @@ class DataReceiver:
         # they carry (Linux's sk_rmem_alloc against sk_rcvbuf does the same).
         spare = (2 * self.buffer - self.memory - self.reorder.memory) // 2
         edge = self.nxt + max(0, min(free, spare))
-        if edge > self.adv:
+        if edge - self.adv >= self.step:
             self.adv = edge
         return self.adv - self.nxt
 

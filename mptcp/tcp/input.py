@@ -388,7 +388,8 @@ def _take_fin(conn: TcpConnection, seq: int, now: int) -> None:
         return
     conn.rcv_nxt += 1
     conn.fin_received = True
-    conn.ack_now()
+    if not conn.acks_owed:  # what its own payload has asked for acknowledges the FIN as well
+        conn.ack_now()
     match conn.state:
         case State.ESTABLISHED:
             conn.state = State.CLOSE_WAIT

@@ -103,9 +103,12 @@ def window_field(conn: TcpConnection, now: int) -> int:
     window = conn.receive_window()
     # RFC 9293 §3.8.6: never shrink. With MPTCP the window is the connection's, counted from
     # DATA_ACK (RFC 8684 §3.3.5), so at subflow level the edge may move while RCV.NXT stands.
-    if conn.rcv_nxt + window > conn.rcv_adv:
-        conn.rcv_adv = conn.rcv_nxt + window
-    return min(window >> conn.rcv_wscale, 0xFFFF)
+    # What the field cannot say is not promised: it may be more than 65535 of the scale's units.
+    field = min(window >> conn.rcv_wscale, 0xFFFF)
+    edge = conn.rcv_nxt + (field << conn.rcv_wscale)
+    if edge > conn.rcv_adv:
+        conn.rcv_adv = edge
+    return field
 
 
 def _acknowledged(conn: TcpConnection) -> None:

@@ -273,6 +273,8 @@ class KernelApp(App):
             match name:
                 case "nodelay":
                     self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(value))
+                case "oobinline":
+                    self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, int(value))
                 case "quickack":
                     self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, int(value))
                 case _:

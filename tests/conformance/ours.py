@@ -176,6 +176,8 @@ class OurApp(App):
                 case "nodelay":
                     self.meta.nodelay = self.subflow.nodelay = value
                     self.meta.dispatcher.wake()
+                case "oobinline":
+                    pass  # always so (RFC 6093 §6)
                 case "quickack":
                     self.subflow.quick_acks = 16 if value else 0
                 case _:

@@ -22,7 +22,7 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING, Final
 
 from mptcp.tcp.handshake import peer_mss
-from mptcp.wire.tcp import Segment, fast_open_option
+from mptcp.wire.tcp import SACK_PERMITTED, Segment, fast_open_option
 from mptcp.wire.tcp_emit import MAX_OPTIONS
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ MAX_DOUBLINGS: Final = 6
 RESET_HOLD_US: Final = 60_000_000
 """RFC 7413 §5.1: a request that was reset counts as pending for so long, or an attacker could use
 resets to have the next forged one accepted at once (the value is Linux's)."""
+_TIMESTAMPS: Final = b"\x01\x01\x08"
+"""How `timestamps_option` begins."""
 
 
 class CookieKeys:
@@ -205,8 +207,9 @@ class ServerFastOpen:
 def add_fast_open(conn: TcpConnection, options: list[bytes], answer: bool) -> list[bytes]:
     """The options of a SYN or SYN/ACK with Fast Open's added, where it has one.
 
-    What does not fit beside it are timestamps (RFC 8684 appendix B.1): the connection then does
-    without them. An option that does not fit even so is left out.
+    Where room is short SACK-permitted goes into the padding of the timestamps, and where that is
+    not enough there are no timestamps on this connection (RFC 8684 appendix B.1). An option that
+    does not fit even so is left out.
     """
     assert conn.fast_open is not None
     option = conn.fast_open.option()
@@ -214,7 +217,12 @@ def add_fast_open(conn: TcpConnection, options: list[bytes], answer: bool) -> li
         return options
     more = [*options, option]
     if _size(more) > MAX_OPTIONS:
-        more = [item for item in more if item[:3] != b"\x01\x01\x08"]
+        stamps = [item for item in more if item[:3] == _TIMESTAMPS]
+        if stamps and SACK_PERMITTED in more:
+            more = [item for item in more if item not in (SACK_PERMITTED, stamps[0])]
+            more.append(SACK_PERMITTED + stamps[0][2:])
+    if _size(more) > MAX_OPTIONS:
+        more = [item for item in [*options, option] if item[:3] != _TIMESTAMPS]
         if _size(more) > MAX_OPTIONS:
             return options
         if answer:

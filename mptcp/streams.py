@@ -182,24 +182,32 @@ class StreamApi:
         port: int,
         *,
         local_addr: LocalAddress | None = None,
+        data: bytes = b"",
+        fast_open: bool = False,
         ssl: ssl_module.SSLContext | bool | None = None,
         server_hostname: str | None = None,
     ) -> tuple[asyncio.Transport, P]:
         """Connect, and give the connection to a protocol; asyncio's loop.create_connection().
 
         `host` is an address or a name, whose addresses are tried in turn. `local_addr`, an
-        address or (address, port), chooses the interface. `server_hostname` is for TLS, `host` if
-        None. Raises ConnectionRefusedError, TimeoutError, NoRouteError or another OSError;
-        ValueError for a bad port; LocalError at the limit of connections. Cancelling ends the
-        attempt.
+        address or (address, port), chooses the interface. `data` is sent first; with `fast_open` it
+        goes in the SYN once the server has given a cookie (RFC 7413), and may then reach the
+        server twice: not for TLS, whose first bytes are its own (ValueError). `server_hostname`
+        is for TLS, `host` if None. Raises ConnectionRefusedError, TimeoutError, NoRouteError or
+        another OSError; ValueError for a bad port; LocalError at the limit of connections.
+        Cancelling ends the attempt.
         """
         context = _client_context(ssl)
+        if context is not None and data:
+            raise ValueError("data is for plain connections: with TLS write it when it is open")
         local = (local_addr, 0) if isinstance(local_addr, str) else local_addr
         failure: OSError | None = None
         for address in await _resolve(self, host, port):
             try:
                 self.advance()
-                connection = self.stack.connect(address, port, local_addr=local)
+                connection = self.stack.connect(
+                    address, port, local_addr=local, data=data, fast_open=fast_open
+                )
             except NoRouteError as error:
                 failure = failure or error
                 continue
@@ -231,6 +239,8 @@ class StreamApi:
         *,
         local_addr: LocalAddress | None = None,
         limit: int = LIMIT,
+        data: bytes = b"",
+        fast_open: bool = False,
         ssl: ssl_module.SSLContext | bool | None = None,
         server_hostname: str | None = None,
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -247,6 +257,8 @@ class StreamApi:
             host,
             port,
             local_addr=local_addr,
+            data=data,
+            fast_open=fast_open,
             ssl=ssl,
             server_hostname=server_hostname,
         )
@@ -259,11 +271,13 @@ class StreamApi:
         port: int = 0,
         *,
         backlog: int | None = None,
+        fast_open: int | None = None,
         ssl: ssl_module.SSLContext | None = None,
     ) -> Server:
         """Listen on `port` (0: any free one) of `host`: an address, several, or None for all.
 
-        `backlog`: half-open connections kept, None for the configuration's.
+        `backlog`: half-open connections kept, None for the configuration's; `fast_open` likewise:
+        connections accepted with data of their SYN (RFC 7413) before the handshake is complete.
         Raises AddressInUseError, NoRouteError (not our address), both OSError; ValueError.
         """
         if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
@@ -277,7 +291,9 @@ class StreamApi:
                 address = None if wildcard or name is None else name
                 if address is not None:
                     address = (await _resolve(self, address, port))[0]
-                listeners.append(self.stack.listen(port, address, backlog=backlog))
+                listeners.append(
+                    self.stack.listen(port, address, backlog=backlog, fast_open=fast_open)
+                )
                 port = listeners[0].port
             if not listeners:
                 raise ValueError("no host to listen on: give an address, or None for all")
@@ -301,6 +317,7 @@ class StreamApi:
         *,
         limit: int = LIMIT,
         backlog: int | None = None,
+        fast_open: int | None = None,
         ssl: ssl_module.SSLContext | None = None,
     ) -> Server:
         """As asyncio.start_server(); the rest as `create_server`."""
@@ -310,7 +327,9 @@ class StreamApi:
             reader = asyncio.StreamReader(limit=limit, loop=loop)
             return asyncio.StreamReaderProtocol(reader, client_connected_cb, loop=loop)
 
-        return await StreamApi.create_server(self, factory, host, port, backlog=backlog, ssl=ssl)
+        return await StreamApi.create_server(
+            self, factory, host, port, backlog=backlog, fast_open=fast_open, ssl=ssl
+        )
 
 
 async def _connected(driver: Driver, connection: MetaSocket) -> None:

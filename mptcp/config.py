@@ -57,6 +57,11 @@ class Config:
     ecn: str = "passive"
     """Explicit Congestion Notification (RFC 3168). "passive": agree when the peer offers it, as
     Linux does by default; "on": offer it too."""
+    mtu_probing: str = "blackhole"
+    """Path MTU discovery by probes (RFC 4821), beside that by ICMP, which is always on: "off",
+    "blackhole" (once full-sized segments time out and nobody says why), "on" (from the start, as
+    Linux's `tcp_mtu_probing=2`). Linux's default is off; "blackhole" costs nothing where ICMP comes
+    through, and a connection that would hang otherwise goes on."""
     initial_window_segments: int = 10
     """Initial congestion window in segments (RFC 6928), 1 to 10."""
 
@@ -143,6 +148,8 @@ class Config:
     challenge_acks_per_second: int = 100
     """RFC 5961 §7."""
     resets_per_second: int = 1000
+    icmp_per_second: int = 1000
+    """ICMP messages looked at, echo requests among them (RFC 1812 §4.3.2.8 for answers)."""
     ephemeral_ports: tuple[int, int] = (32768, 60999)
 
     def __post_init__(self) -> None:
@@ -188,6 +195,7 @@ class Config:
         choices: dict[str, tuple[str, ...]] = {
             "ecn": ("off", "passive", "on"),
             "syn_cookies": ("auto", "always", "never"),
+            "mtu_probing": ("off", "blackhole", "on"),
         }
         for name, allowed in choices.items():
             value = getattr(self, name)

@@ -44,15 +44,18 @@ class ConnectionEnd(enum.Enum):
     PROTOCOL = "the peer broke the protocol"
     INTERFACE_LOST = "the interface went away"
 
-    def to_exception(self) -> OSError | None:
-        """The OSError an asyncio program expects for this end; None for a clean close."""
+    def to_exception(self, hint: str = "") -> OSError | None:
+        """The OSError an asyncio program expects for this end; None for a clean close.
+
+        `hint` is what the network last said (`MetaSocket.last_soft_error`), for a time-out.
+        """
         match self:
             case ConnectionEnd.CLOSED:
                 return None
             case ConnectionEnd.REFUSED:
                 return ConnectionRefusedError(self.value)
             case ConnectionEnd.TIMED_OUT | ConnectionEnd.NO_SUBFLOW:
-                return TimeoutError(self.value)
+                return TimeoutError(f"{self.value} ({hint})" if hint else self.value)
             case ConnectionEnd.ABORTED:
                 return ConnectionAbortedError(self.value)
             case ConnectionEnd.UNREACHABLE | ConnectionEnd.INTERFACE_LOST:

@@ -106,6 +106,9 @@ class MetaSocket:
         """Our DATA_FIN is to be sent with bare ACKs until it is acknowledged."""
         self.data_fin_acked = False
         self.ended: ConnectionEnd | None = None
+        self.last_soft_error = ""
+        """What an ICMP error last said of a subflow, e.g. "unreachable"; empty when none came, or
+        data was acknowledged since."""
         # events and timers
         self.readable_pending = False
         self.writable_wanted = False

@@ -37,6 +37,7 @@ from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.fastopen import ClientFastOpen, CookieCache, CookieKeys
 from mptcp.tcp.host import Interface, Transmit
 from mptcp.tcp.input import segment_arrives
+from mptcp.tcp.pmtu import PathMtuCache
 from mptcp.tcp.state import NEVER, State
 from mptcp.tcp.syncookies import SynCookies
 from mptcp.timers import RateLimit, Timed, TimerHeap
@@ -112,6 +113,7 @@ class Stack:
         self.tokens: dict[int, MetaSocket] = {}
         self.metas: set[MetaSocket] = set()
         self.listeners: dict[tuple[bytes | None, int], Listener] = {}
+        self.path_mtus = PathMtuCache()
         self.fragments = Reassembler(config.max_reassembly_bytes)
         self._isn_override = isn
         self._idsn = idsn or keys.idsn
@@ -123,6 +125,7 @@ class Stack:
         self._time_wait: deque[TcpConnection] = deque()
         self._challenges = RateLimit(config.challenge_acks_per_second)
         self._resets = RateLimit(config.resets_per_second)
+        self._icmp = RateLimit(config.icmp_per_second)
 
     # -- interfaces ----------------------------------------------------------------------------
 
@@ -143,6 +146,21 @@ class Stack:
                 if subflow.interface is interface:
                     subflow.terminate(ConnectionEnd.INTERFACE_LOST, self.now)
         self._addresses_changed()
+
+    def mtu_changed(self, now: int, interface_id: int, mtu: int) -> None:
+        """An interface takes packets of up to `mtu` bytes from now on.
+
+        Connections through it send smaller segments at once, larger ones as `mtu_probing` says;
+        the MSS of new ones follows. Raises KeyError, ValueError for an MTU below 68 or above 65535.
+        """
+        if not 68 <= mtu <= 65535:
+            raise ValueError(f"MTU {mtu} is not in 68..65535")
+        self._advance(now)
+        interface = self.book.interfaces[interface_id]
+        interface.mtu = mtu
+        for connection in list(self.connections.values()):
+            if connection.interface is interface:
+                connection.mtu_changed(mtu, self.now)
 
     def address_added(self, now: int, interface_id: int, address: bytes, prefix: int) -> None:
         """An interface that is up has one more address. Raises KeyError, ValueError."""
@@ -369,7 +387,10 @@ class Stack:
                 seg.interface = interface
                 self._segment(seg, now)
             elif ip.protocol in (ICMP, ICMPV6):
-                icmp_arrives(self, packet, ip, interface)
+                if self._icmp.allow(now):
+                    icmp_arrives(self, packet, ip, interface)
+                else:
+                    self.counters["IcmpInRateLimited"] += 1
             else:
                 self.counters["IpInUnknownProtos"] += 1
         except ChecksumError:

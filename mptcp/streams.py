@@ -49,7 +49,8 @@ class _Connecting:
             self.done.set_result(None)
         elif isinstance(event, Closed):
             self.done.set_exception(
-                event.end.to_exception() or ConnectionResetError(ConnectionEnd.RESET.value)
+                event.end.to_exception(event.connection.last_soft_error)
+                or ConnectionResetError(ConnectionEnd.RESET.value)
             )
 
     def is_closing(self) -> bool:

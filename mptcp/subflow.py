@@ -39,6 +39,7 @@ from mptcp.tcp.output import Kind
 from mptcp.tcp.scoreboard import SentChunk
 from mptcp.tcp.state import NEVER, State
 from mptcp.wire.checksum import dss_checksum, parts_sum
+from mptcp.wire.icmp import IcmpKind
 from mptcp.wire.mptcp_options import (
     RST_MIDDLEBOX,
     RST_MPTCP_SPECIFIC,
@@ -430,6 +431,9 @@ class Subflow(TcpConnection):
         if self.snd.timeouts == self.config.r1_retries:
             # RFC 1122 §4.2.3.5 (c): R1 is reached; the scheduler has known since the first.
             self.meta.stack.emit(DeliveryProblem(self.meta, self))
+
+    def on_soft_error(self, kind: IcmpKind | None) -> None:
+        self.meta.last_soft_error = kind.value if kind is not None else ""
 
     def on_closed(self, end: ConnectionEnd, now: int) -> None:
         self.ended = end

@@ -380,13 +380,13 @@ class MptcpTransport(asyncio.Transport):
             # What the application asked for is no error, unless something could not be sent.
             wanted = end is ConnectionEnd.CLOSED or end is ConnectionEnd.ABORTED
             clean = not self._buffer and (wanted or flushed(self.connection))
-            self._lose(None if clean else end.to_exception())
+            self._lose(None if clean else end.to_exception(self.connection.last_soft_error))
         elif end is ConnectionEnd.CLOSED:
             # Both directions have ended, but there may be data the protocol has not taken.
             self._ended = end
             self._schedule_read()
         else:
-            self._lose(end.to_exception())
+            self._lose(end.to_exception(self.connection.last_soft_error))
 
     def _lose(self, exc: BaseException | None) -> None:
         """Have `connection_lost` called, once."""

@@ -23,12 +23,14 @@ from mptcp.tcp.fastopen import ClientFastOpen, ServerFastOpen
 from mptcp.tcp.handshake import take_syn
 from mptcp.tcp.host import Host, Interface, Transmit
 from mptcp.tcp.keepalive import KeepAlive, keepalive_timeout
+from mptcp.tcp.pmtu import PathMtu
 from mptcp.tcp.reassembly import Reassembly
 from mptcp.tcp.rtt import RttEstimator
 from mptcp.tcp.scoreboard import SentChunk
 from mptcp.tcp.sender import Sender
 from mptcp.tcp.state import FLUSHING, NEVER, State
 from mptcp.tcp.user_timeout import UserTimeout, delivery_stalled, retries, user_timeout_expired
+from mptcp.wire.icmp import IcmpKind
 from mptcp.wire.tcp import HeaderTemplate, Segment
 
 IPV4_TCP_HEADERS = 40
@@ -83,6 +85,8 @@ class TcpConnection:
         self.ts_recent_at = 0
         self.ts_offset = ts_offset
         self.last_ack_sent = 0  # Last.ACK.sent (RFC 7323 §4.3)
+        self.pmtu = PathMtu(len(local) == 4, interface.mtu)
+        self.soft_error: IcmpKind | None = None  # the last ICMP error since an ACK made progress
         self.ecn = Ecn(config.ecn)
         # acknowledgement
         self.ack_pending = 0  # in-order bytes not yet acknowledged
@@ -226,6 +230,9 @@ class TcpConnection:
     def on_time_wait(self, now: int) -> None:
         """Both FINs are acknowledged."""
 
+    def on_soft_error(self, kind: IcmpKind | None) -> None:
+        """An ICMP error that does not end the connection; None when it works again."""
+
     def on_rto(self, now: int) -> None:
         """The retransmission timer expired."""
 
@@ -301,6 +308,12 @@ class TcpConnection:
         self.linger_deadline = now + self.config.time_wait_us
         self.host.enter_time_wait(self)
         self.host.rearm(self)
+
+    def mtu_changed(self, mtu: int, now: int) -> None:
+        """The interface takes packets of up to `mtu` bytes."""
+        self.mss_limit = mtu - self.pmtu.headers
+        self.pmtu.on_interface_mtu(self, mtu, now)
+        self.host.mark_ready(self)
 
     # -- acknowledgements ----------------------------------------------------------------------
 
@@ -408,6 +421,7 @@ class TcpConnection:
             delivery_stalled(self, snd.board.first().sent_at)
         snd.on_timeout(now)
         self.host.counters["TcpRetransTimeouts"] += 1
+        self.pmtu.on_timeout(self, now)
         self.on_rto(now)
         self.host.mark_ready(self)
 

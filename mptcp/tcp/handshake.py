@@ -71,7 +71,7 @@ def take_syn(conn: TcpConnection, seg: Segment, now: int) -> bool:
     conn.irs = seg.seq
     conn.rcv_nxt = seg.seq + 1
     conn.last_ack_sent = conn.rcv_nxt
-    snd.mss = min(max(peer_mss(seg), MIN_MSS), conn.mss_limit)
+    conn.pmtu.start(conn, max(peer_mss(seg), MIN_MSS), now)
     conn.cc.mss = snd.mss
     conn.cc.cwnd = conn.cc.initial_window = conn.initial_window(snd.mss)
     if seg.wscale is not None and config.window_scaling:

@@ -13,6 +13,7 @@ from mptcp.config import Config
 
 if TYPE_CHECKING:
     from mptcp.tcp.connection import TcpConnection
+    from mptcp.tcp.pmtu import PathMtuCache
     from mptcp.tcp.scoreboard import SentChunk
     from mptcp.wire.tcp import Segment
 
@@ -107,6 +108,7 @@ class Host(Protocol):
     config: Config
     counters: Counter[str]
     now: int
+    path_mtus: PathMtuCache
 
     def mark_ready(self, connection: TcpConnection) -> None:
         """The connection may have something to transmit: poll it."""

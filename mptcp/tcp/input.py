@@ -207,6 +207,11 @@ def _synchronized(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None
         snd.wl1 = seq
         snd.wl2 = snd.una
         conn.syn_pending = False
+        if conn.ts_ok and seg.ts_ecr and snd.timeouts:
+            # RFC 7323 §4.1: the echo tells which of our SYN/ACKs came, so this is an RTT, and the
+            # time-out need not begin at three seconds (RFC 6298 (5.7)).
+            rtt = ((conn.timestamp(now) - seg.ts_ecr) & 0xFFFFFFFF) * 1000
+            snd.rtt.sample(max(rtt, 1000))
         if not conn.accept_third_ack(seg, now):
             return
         establish(conn, now)
@@ -289,8 +294,13 @@ def _take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
     if seg.flags & ECE and conn.ecn.sends and snd.on_congestion_echo(now, ack):
         conn.host.counters["TcpEcnReductions"] += 1
     acked = snd.on_ack(now, ack, sack, ts_rtt, duplicate)
+    if conn.pmtu.watching:
+        conn.pmtu.on_ack(conn, now)
     if acked:
         conn.persist_backoff = 0
+        if conn.soft_error is not None:
+            conn.soft_error = None
+            conn.on_soft_error(None)
         conn.on_acked(acked, now)
         conn.host.rearm(conn)
         if conn.fin_sent and snd.una == snd.nxt:

@@ -143,7 +143,7 @@ def _make(
     if interface.offload:
         csum_start = conn.template.csum_start
         gso_size = conn.snd.mss - len(options)
-        if length > gso_size:
+        if length > gso_size and not conn.pmtu.is_probe(chunk):
             gso_type = GSO_TCPV4 if len(conn.local) == 4 else GSO_TCPV6
             if flags & CWR:
                 gso_type |= GSO_ECN
@@ -286,7 +286,11 @@ def sendable(conn: TcpConnection) -> int:
         return 0
     segment = segment_size(conn)
     snd = conn.snd
-    room = min(conn.send_window(), snd.congestion_room(), chunk_limit(conn, segment))
+    window = conn.send_window()
+    now = conn.host.now
+    if now >= conn.pmtu.next_probe_at and (probe := conn.pmtu.due(conn, available, window, now)):
+        return max(probe, 0)
+    room = min(window, snd.congestion_room(), chunk_limit(conn, segment))
     return _sendable(conn, available, room, segment)
 
 
@@ -317,6 +321,11 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
         window = conn.send_window()
         room = min(window, snd.congestion_room(), chunk_limit(conn, segment))
         size = _sendable(conn, available, room, segment)
+        probe = 0
+        if now >= conn.pmtu.next_probe_at:
+            probe = conn.pmtu.due(conn, available, window, now)
+            if probe:
+                size = max(probe, 0)
         if size > 0:
             pulled = conn.pull(size, now)
             if pulled is not None:
@@ -324,6 +333,10 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
                 length = sum(map(len, parts))
                 chunk = SentChunk(snd.nxt, snd.nxt + length, parts, mapping, now)
                 snd.on_sent(chunk)
+                if probe > 0 and length > segment:
+                    conn.pmtu.on_probe_sent(conn, chunk)
+                elif conn.pmtu.unproven and length >= segment:
+                    conn.pmtu.on_unproven(chunk)
                 conn.persist_deadline = NEVER
                 conn.host.rearm(conn)
                 return send_data(conn, chunk, now)

@@ -317,6 +317,12 @@ class Scoreboard:
             lost.popleft()
         return None
 
+    def lost_within(self, start: int, end: int) -> bool:
+        """Whether all that waits for retransmission lies in [start, end)."""
+        return all(
+            start <= chunk.seq and chunk.end <= end for chunk in self.lost if chunk.status == LOST
+        )
+
     def resend(self, chunk: SentChunk, size: int, now: int) -> SentChunk:
         """Put up to `size` bytes of a lost chunk back in flight; returns the part to transmit."""
         self.lost.popleft()

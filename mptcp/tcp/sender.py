@@ -55,6 +55,7 @@ class Sender:
         "rto_deadline",
         "rtt",
         "sack_ok",
+        "spared",
         "timeouts",
         "una",
         "validation",
@@ -82,6 +83,8 @@ class Sender:
         self.validation = CwndValidation()
         self.recovery = Recovery.OPEN
         self.recovery_point = iss  # RFC 6675 RecoveryPoint / RFC 6582 recover
+        self.spared: tuple[int, int] | None = None
+        """Where a path-MTU probe is: its loss alone is no congestion (RFC 4821 §7.6.2)."""
         self.reductions = 0  # of the window, for whatever reason
         self.echo_point = iss  # SND.NXT at the last reduction because of ECE (RFC 3168 §6.1.2)
         self.echo_ack = -1  # the last ACK number that came with ECE: it does not grow the window
@@ -251,6 +254,9 @@ class Sender:
 
     def _enter_recovery(self, flight_size: int) -> None:
         """RFC 6675 §5 (4), RFC 6582 §3.2 (2)."""
+        if self.spared is not None and self.board.lost_within(*self.spared):
+            self.resend_at_once = True
+            return
         self.recovery = Recovery.FAST
         self.recovery_point = self.nxt
         self.resend_at_once = True

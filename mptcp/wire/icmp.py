@@ -23,6 +23,7 @@ _MAX_ERROR_IPV4: Final = 576  # RFC 1812 §4.3.2.3: quote as much as fits in thi
 _MAX_ERROR_IPV6: Final = 1280  # RFC 4443 §2.4 (c)
 
 _HEAD = struct.Struct("!BBHI")
+_U16 = struct.Struct("!H")
 _QUOTED_TCP = struct.Struct("!HHI")
 
 
@@ -51,6 +52,8 @@ class IcmpError:
     dport: int
     seq: int
     """The quoted sequence number, as on the wire."""
+    size: int = 0
+    """Length of the quoted packet as it was sent, IP header included; 0 when not known."""
 
 
 @dataclass(slots=True)
@@ -124,7 +127,11 @@ def parse_icmp(packet: memoryview, ip: IpHeader) -> IcmpError | EchoRequest | No
         raise ParseError("ICMP error quotes less than ports and sequence number")
     sport, dport, seq = _QUOTED_TCP.unpack_from(quoted, inner.offset)
     told = mtu if found is IcmpKind.PACKET_TOO_BIG and mtu else None
-    return IcmpError(found, told, inner.src, inner.dst, sport, dport, seq)
+    # `inner.end` is cut to what was quoted; the length fields tell the whole.
+    size = (
+        _U16.unpack_from(quoted, 2)[0] if ip.version == 4 else _U16.unpack_from(quoted, 4)[0] + 40
+    )
+    return IcmpError(found, told, inner.src, inner.dst, sport, dport, seq, size)
 
 
 def echo_reply(packet: memoryview, ip: IpHeader) -> bytes:

@@ -1,116 +1,14 @@
-"""Below TCP: ICMP errors and echo (RFC 1122 §4.2.3.9, RFC 5927, RFC 1191, RFC 8201), fragments."""
+"""Below TCP: echo (RFC 1122 §3.2.2.6), fragments; ICMP errors are in test_icmp.py, test_pmtu.py."""
 
 from __future__ import annotations
 
 import pytest
 
-from mptcp.tcp.state import State
 from mptcp.wire.checksum import finish, ones_sum, pseudo_sum
-from mptcp.wire.icmp import IcmpKind, packet_too_big, unreachable
-from mptcp.wire.ip import ICMP, ICMPV6, TCP, ip_header, parse_ip
+from mptcp.wire.ip import ICMP, ICMPV6, ip_header, parse_ip
 from mptcp.wire.tcp import ACK, SYN
 from tests.options import Mss
-from tests.peer import Peer, Seen, Wire, ms, seconds
-
-ROUTER = bytes([10, 0, 0, 254])
-
-
-def quoted(peer: Peer, seen: Seen) -> memoryview:
-    """The packet of the stack that was `seen`, as a router would quote it."""
-    tcp = (
-        seen.segment.sport.to_bytes(2, "big")
-        + seen.segment.dport.to_bytes(2, "big")
-        + seen.segment.seq.to_bytes(4, "big")
-        + bytes(4)
-        + b"\x50\x10\x00\x00\x00\x00\x00\x00"
-        + seen.data
-    )
-    return memoryview(ip_header(peer.local, peer.address, TCP, len(tcp)) + tcp)
-
-
-def too_big(peer: Peer, seen: Seen, mtu: int) -> bytes:
-    """Fragmentation needed / packet too big about a segment."""
-    source = ROUTER if len(peer.local) == 4 else b"\xfd" + bytes(14) + b"\xfe"
-    error = packet_too_big(quoted(peer, seen), mtu, source)
-    assert error is not None
-    return error
-
-
-def test_packet_too_big(wire: Wire, peer: Peer) -> None:
-    """RFC 1191 §6.4: smaller segments from then on, the lost one again at once, no cwnd change."""
-    connection = peer.handshake(mss=1460)
-    connection.send(bytes(1460))
-    seen = peer.expect(ACK, seq=1, length=1460)
-    wire.inject(too_big(peer, seen, 1200))
-    resent = peer.drain()
-    assert resent[0].seq == 1
-    assert b"".join(s.data for s in resent) == seen.data
-    assert all(s.headers + len(s.data) <= 1200 for s in resent)
-    peer.send(ACK)
-    connection.send(bytes(3000))
-    assert max(len(s.data) for s in peer.drain()) == 1160
-
-
-def test_packet_too_big_of_an_ipv6_router() -> None:
-    """RFC 8201 §4."""
-    wire = Wire(addresses=["fd00::1/64"], mptcp=False, nodelay=True)
-    peer = Peer(wire, address="fd00::2", local="fd00::1")
-    connection = peer.handshake(mss=1440)
-    connection.send(bytes(1440))
-    seen = peer.expect(ACK, length=1440)
-    wire.inject(too_big(peer, seen, 1300))
-    resent = peer.drain()
-    assert sum(len(s.data) for s in resent) == 1440
-    assert max(s.headers + len(s.data) for s in resent) <= 1300
-
-
-@pytest.mark.parametrize("offset", [-5000, 200_000, 1 << 31])
-def test_packet_too_big_must_quote_what_is_in_flight(wire: Wire, peer: Peer, offset: int) -> None:
-    """RFC 5927 §4.1: the quoted sequence number MUST be within what was sent, unacknowledged."""
-    connection = peer.handshake(mss=1460)
-    connection.send(bytes(1460))
-    seen = peer.expect(ACK, seq=1)
-    seen.segment.seq = (seen.segment.seq + offset) & 0xFFFFFFFF
-    wire.inject(too_big(peer, seen, 1200))
-    peer.expect_nothing()
-    peer.send(ACK)
-    connection.send(bytes(1460))
-    peer.expect(ACK, length=1460)
-
-
-def test_tiny_mtu_is_not_believed(wire: Wire, peer: Peer) -> None:
-    """A claimed MTU of 68 must not make segments of 28 bytes."""
-    connection = peer.handshake(mss=1460)
-    connection.send(bytes(1460))
-    seen = peer.expect(ACK, seq=1)
-    wire.inject(too_big(peer, seen, 68))
-    assert max(len(s.data) for s in peer.drain()) >= 500
-
-
-@pytest.mark.parametrize("kind", [IcmpKind.UNREACHABLE, IcmpKind.TIME_EXCEEDED])
-def test_soft_errors_do_not_abort(wire: Wire, peer: Peer, kind: IcmpKind) -> None:
-    """RFC 1122 §4.2.3.9: unreachable (0, 1, 5) and time exceeded MUST NOT abort a connection."""
-    connection = peer.handshake()
-    connection.send(b"x")
-    seen = peer.expect(ACK)
-    error = unreachable(quoted(peer, seen), ROUTER, kind)
-    assert error is not None
-    wire.inject(error)
-    assert peer.subflow().state is State.ESTABLISHED
-    peer.send(ACK)
-    connection.send(b"y")
-    peer.expect(ACK, data=b"y")
-
-
-def test_hard_errors_do_not_abort_an_established_connection(wire: Wire, peer: Peer) -> None:
-    """RFC 5927 §5.2: hard errors are treated as soft ones once synchronized."""
-    connection = peer.handshake()
-    connection.send(b"x")
-    seen = peer.expect(ACK)
-    error = unreachable(quoted(peer, seen), ROUTER, IcmpKind.PORT_UNREACHABLE)
-    assert error is not None
-    wire.inject(error)
-    assert peer.subflow().state is State.ESTABLISHED
+from tests.peer import Peer, Wire, ms, seconds
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -46,10 +46,12 @@ def read(packet: bytes) -> IcmpError | EchoRequest | None:
     return parse_icmp(view, parse_ip(view))
 
 
-def about(kind: IcmpKind, mtu: int | None, version: int) -> IcmpError:
-    """Return what an error about OURS4 or OURS6 must say."""
+def about(kind: IcmpKind, mtu: int | None, version: int, payload: int = 0) -> IcmpError:
+    """Return what an error about OURS4 or OURS6, or one with `payload` bytes, must say."""
     addresses = (V4A, V4B) if version == 4 else (V6A, V6B)
-    return IcmpError(kind, mtu, *addresses, 1000, 2000, 0xDEADBEEF)
+    # The length field counts, not how much was quoted.
+    size = (40 if version == 4 else 60) + payload
+    return IcmpError(kind, mtu, *addresses, 1000, 2000, 0xDEADBEEF, size)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_packet_too_big_round_trip(version: int, router: bytes, limit: int, leng
     error = packet_too_big(segment(version, length), 1300, router)
     assert error is not None
     assert len(error) == min(len(segment(version, length)) + (28 if version == 4 else 48), limit)
-    assert read(error) == about(IcmpKind.PACKET_TOO_BIG, 1300, version)
+    assert read(error) == about(IcmpKind.PACKET_TOO_BIG, 1300, version, length)
     theirs = IP(error)[ICMP] if version == 4 else IPv6(error)[ICMPv6PacketTooBig]
     assert (theirs.nexthopmtu if version == 4 else theirs.mtu) == 1300
     if version == 4:
@@ -215,7 +217,7 @@ def test_unreachable_round_trip(version: int, router: bytes, kind: IcmpKind) -> 
         return
     error = unreachable(segment(version, 10), router, kind)
     assert error is not None
-    assert read(error) == about(kind, None, version)
+    assert read(error) == about(kind, None, version, 10)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,10 @@ def segment_options(
                 mapping.checksum,
             ).emit()
         ]
+    if not meta.remote_key:
+        # SYN-RECEIVED: without the client's key there is nothing to acknowledge, and a DSS would
+        # tell the client that its key has come (RFC 8684 §3.1).
+        return []
     if meta.data_fin_due and room >= 28 and not subflow.reassembly.starts:
         # RFC 8684 §3.3.3: a DATA_FIN alone has SSN 0 and Data-Level Length 1.
         dsn = meta.data_fin_dsn & MASK64

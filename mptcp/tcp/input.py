@@ -200,7 +200,6 @@ def _synchronized(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None
         if ack <= snd.iss or ack > snd.nxt:
             conn.host.reset_for(seg, conn.interface.id)
             return
-        _update_ts_recent(conn, seg, seq, now)
         snd.una = snd.iss + 1
         snd.wnd = seg.window << snd.wscale
         snd.wnd_max = max(snd.wnd, snd.wnd_max)

@@ -6,8 +6,10 @@ import pytest
 
 from mptcp.errors import ConnectionEnd
 from mptcp.events import Closed
-from mptcp.wire.tcp import ACK, FIN, RST
+from mptcp.wire.mptcp_options import MpCapable
+from mptcp.wire.tcp import ACK, FIN, RST, SYN
 from tests.mptcp.test_addresses import announcement
+from tests.options import Emits, Mss, Timestamps
 from tests.peer import Peer, Wire, ms, seconds
 
 SECOND_PATH = {"address": "10.0.1.2", "local": "10.0.1.1", "interface": 2}
@@ -90,3 +92,28 @@ def test_no_problem_is_told_after_the_end() -> None:
     wire.advance(seconds(30))
     assert len(peer.drain()) >= 5
     assert wire.take_events() == []
+
+
+def test_a_third_ack_without_keys_leaves_the_way_open() -> None:
+    """RFC 8684 §3.1: the client has shut down at once, and its MP_CAPABLE ACK is overtaken by its
+    DATA_FIN, which means nothing to a server that has no key yet: that answer must not say
+    otherwise (no DSS before the keys), nor make the MP_CAPABLE look old (RFC 7323 §5.3)."""
+    wire = Wire(nodelay=True)
+    wire.stack.listen(5000)
+    caller = Peer(wire, port=40000, local_port=5000)
+    options: list[Emits] = [Mss(1460), Timestamps(1000, 0)]
+    caller.send(SYN, options=[*options, MpCapable()])
+    caller.expect(SYN | ACK, ack=1)
+    data_fin = caller.dss(data_ack=1, dsn=1, length=1, data_fin=True)
+    caller.send(ACK, options=[Timestamps(1300, 0), data_fin])
+    # Too old for the connection: answered as RFC 9293 §3.10.7.4 first has it, in plain TCP.
+    caller.send(ACK, options=[Timestamps(900, 0)])
+    assert caller.expect(ACK, seq=1, ack=1).dss is None
+    (connection,) = wire.stack.metas
+    assert not connection.established
+    keys = MpCapable(caller.data.key, caller.data.stack_key)
+    caller.send(ACK, options=[Timestamps(1200, 0), keys])
+    assert connection.established
+    assert not connection.fallback
+    caller.send(ACK, options=[Timestamps(1400, 0), data_fin])
+    assert connection.eof

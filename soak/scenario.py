@@ -73,7 +73,7 @@ class Scenario:
     interface_losses: int = 0
     """Times a host loses one of its interfaces for a while."""
     isn: int | None = None
-    """Both ISNs; None: as RFC 6528 has them."""
+    """Where ISNs are near; None: as RFC 6528 has them."""
     idsn: int | None = None
     client: Side = field(default_factory=Side)
     server: Side = field(default_factory=Side)

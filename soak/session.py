@@ -7,6 +7,7 @@ the end the network is calm, and everything must be over and forgotten.
 
 from __future__ import annotations
 
+from itertools import count
 from random import Random
 
 from mptcp import keys
@@ -86,11 +87,13 @@ class Session:
             send_buffer=side.send_buffer,
         )
         isn, idsn = scenario.isn, scenario.idsn
+        calls = count()
         return Stack(
             config,
             Random(self.dice.getrandbits(48)).randbytes,
             now=1_000_000,
-            isn=None if isn is None else lambda key: isn & 0xFFFFFFFF,
+            # One each, as RFC 6528 has it, or what is left of a connection belongs to the next.
+            isn=None if isn is None else lambda key: isn - 1009 * next(calls) & 0xFFFFFFFF,
             # Both ends must agree on what follows from a key.
             idsn=None
             if idsn is None

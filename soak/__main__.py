@@ -167,6 +167,7 @@ def _summary(console: Console, tally: Tally, seconds: float) -> None:
             table.add_row(f"{kind}{meaning}", f"{tally.kinds[kind] / held:.1f} a session")
         table.add_row("connections", f"{tally.connections:,}")
         table.add_row("  of them aborted, closed early or cut off", f"{tally.errors:,}")
+        table.add_row("  of them complete but for the last ACK", f"{tally.unheard:,}")
         table.add_row("virtual time", f"{tally.virtual_us / held / 1e6:.0f} s a session")
         for name, text in (
             ("send", "of the send buffer"),

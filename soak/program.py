@@ -80,6 +80,11 @@ class Program:
         self._read_due = False
         self._write_due = False
 
+    @property
+    def complete(self) -> bool:
+        """All was written, and all that the peer wrote was read to its end."""
+        return self.sent == self._size and self.eof
+
     # -- what the stack tells --------------------------------------------------------------------
 
     def on_event(self, event: Event) -> None:

@@ -29,6 +29,7 @@ class Tally:
     events: list[int] = field(default_factory=list)
     connections: int = 0
     errors: int = 0
+    unheard: int = 0
     virtual_us: int = 0
     kinds: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     peaks: dict[str, float] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Tally:
         self.events.append(result.events.total)
         self.connections += result.connections
         self.errors += result.errors
+        self.unheard += result.unheard
         self.virtual_us += result.virtual_us
         for kind in KINDS:
             self.kinds[kind] += getattr(result.events, kind)
@@ -54,6 +56,7 @@ class Tally:
         self.events += other.events
         self.connections += other.connections
         self.errors += other.errors
+        self.unheard += other.unheard
         self.virtual_us += other.virtual_us
         for kind in KINDS:
             self.kinds[kind] += other.kinds[kind]

@@ -126,8 +126,20 @@ class Twins(Stack):
 
     def __init__(self, config: Config, entropy: Callable[[int], bytes], **others: Any) -> None:
         seed = int.from_bytes(entropy(8), "big")
-        super().__init__(config, random.Random(seed).randbytes, **others)
-        self.twin = Stack(config, random.Random(seed).randbytes, **others)
+        given = others.pop("isn", None)
+        drawn: deque[int] = deque()
+
+        def isn(key: bytes) -> int:
+            drawn.append(given(key))
+            return drawn[-1]
+
+        super().__init__(config, random.Random(seed).randbytes, isn=given and isn, **others)
+        self.twin = Stack(
+            config,
+            random.Random(seed).randbytes,
+            isn=given and (lambda key: drawn.popleft()),
+            **others,
+        )
         self.pairs: dict[object, Any] = {}
 
     def same(self, *, always: bool = False) -> None:
@@ -139,8 +151,7 @@ class Twins(Stack):
         mine, other = dict(self.__dict__), dict(self.twin.__dict__)
         del mine["twin"], mine["pairs"]
         for one in (mine, other):
-            # Told events are their programs'; the entropy is a method of the generator.
-            del one["entropy"]
+            del one["entropy"], one["_isn_override"]
         # An object of one stack refers to its host: that is where the two graphs are one another.
         found = difference(mine, other, "stack", {id(self): id(self.twin)})
         assert not found, found

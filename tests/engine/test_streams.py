@@ -290,21 +290,23 @@ async def test_tls_both_ends(pair: Pair) -> None:
 async def test_fast_open_through_the_streams(pair: Pair) -> None:
     """RFC 7413: the second connection carries its first bytes in the SYN; the server sees no
     difference."""
-    server = await pair.b.start_server(echo, port=5001, fast_open=8)
-    for _ in range(2):
-        reader, writer = await pair.a.open_connection(B, 5001, data=b"first", fast_open=True)
-        writer.write(b" second")
-        writer.write_eof()
-        assert await reader.read() == b"first second"
-        writer.close()
-        await writer.wait_closed()
-        assert not writer.get_extra_info("mptcp_info").fallback
-    server.close()
-    assert pair.a.stack.counters["TcpExtTCPFastOpenActive"] == 1
-    assert pair.b.stack.counters["TcpExtTCPFastOpenPassive"] == 1
+    async with pair:
+        server = await pair.b.start_server(echo, port=5001, fast_open=8)
+        for _ in range(2):
+            reader, writer = await pair.a.open_connection(B, 5001, data=b"first", fast_open=True)
+            assert not writer.get_extra_info("mptcp_info").fallback
+            writer.write(b" second")
+            writer.write_eof()
+            assert await reader.read() == b"first second"
+            writer.close()
+            await writer.wait_closed()
+        server.close()
+        assert pair.a.stack.counters["TcpExtTCPFastOpenActive"] == 1
+        assert pair.b.stack.counters["TcpExtTCPFastOpenPassive"] == 1
 
 
 async def test_first_data_is_not_for_tls(pair: Pair) -> None:
     """The first bytes of a TLS connection are the ClientHello."""
-    with pytest.raises(ValueError, match="TLS"):
-        await pair.a.open_connection(B, 5001, ssl=True, data=b"x")
+    async with pair:
+        with pytest.raises(ValueError, match="TLS"):
+            await pair.a.open_connection(B, 5001, ssl=True, data=b"x")

@@ -72,8 +72,10 @@ class PathSpec:
     loss: float = 0.0  # 0 to 1, each packet on its own
     queue_bytes: int | None = None  # None: see queue_limit()
     rtt_us: int | None = None  # what the default queue is sized for; None: twice the delay
-    seed: int = 0  # of the losses
-    mtu: int = 1500
+    seed: int = 0  # of whatever is random
+    mtu: int = 1500  # of the devices
+    forward: LinkChange | None = None  # what else the direction from a to b has
+    backward: LinkChange | None = None
 
     def queue_limit(self) -> int:
         """The queue in bytes.
@@ -89,14 +91,16 @@ class PathSpec:
             return _DEFAULT_QUEUE_PACKETS * self.mtu
         return max(product, _LEAST_QUEUE_PACKETS * self.mtu)
 
-    def initial(self) -> LinkChange:
-        """The properties as a change to a fresh link. Raises ValueError for a bad one."""
-        return LinkChange(
+    def initial(self) -> tuple[LinkChange, LinkChange]:
+        """The properties of both directions as changes to fresh links. Raises ValueError for a bad
+        one."""
+        both = LinkChange(
             rate_bps=self.rate_bps,
             delay_us=self.delay_us,
             queue_bytes=self.queue_limit(),
             loss=self.loss,
         )
+        return both.merged(self.forward), both.merged(self.backward)
 
 
 class LinkEmulator:
@@ -130,7 +134,7 @@ class LinkEmulator:
             descriptors: list[int] = []
             setup = []
             for path in paths:
-                initial = asdict(path.initial())
+                initial = [asdict(change) for change in path.initial()]
                 pair = []
                 for end in (path.a, path.b):
                     fd, done = in_namespace(end.namespace_fd, _open_end, end, path.mtu)
@@ -168,19 +172,20 @@ class LinkEmulator:
         delay: int | None = None,
         loss: float | None = None,
         queue: int | None = None,
+        change: LinkChange | None = None,
         direction: Direction = "both",
     ) -> None:
         """Change a path while it runs; in effect on return.
 
         `rate` in bit/s (0: unlimited), `delay` in µs one way, `loss` 0 to 1, `queue` in bytes;
-        `down` loses silently what is on the link and whatever comes. "forward" is from end a to end
-        b.
+        `down` loses silently what is on the link and whatever comes; `change` has all else that a
+        link can do. "forward" is from end a to end b.
         Raises ValueError for a bad value, EmulatorError for an unknown path or a dead emulator.
         """
-        change = LinkChange(rate_bps=rate, delay_us=delay, queue_bytes=queue, loss=loss, down=down)
+        named = LinkChange(rate_bps=rate, delay_us=delay, queue_bytes=queue, loss=loss, down=down)
+        changes = named.merged(change).given()
         if direction not in ("forward", "backward", "both"):
             raise ValueError(f"direction {direction!r} is not forward, backward or both")
-        changes = {name: value for name, value in asdict(change).items() if value is not None}
         self._ask({"op": "set", "path": path, "direction": direction, "change": changes})
         if self._log is not None:
             words = " ".join(f"{name}={value}" for name, value in changes.items())

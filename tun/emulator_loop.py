@@ -1,7 +1,7 @@
 """The link emulator's process: forwards packets between descriptors, controlled by a socket.
 
 One epoll loop over the devices, a timerfd and the control socket. Packets are read and written in
-batches; the links (`linkem.py`) keep exact time, so that a late wake-up delays packets but never
+batches; the links (`linkem`) keep exact time, so that a late wake-up delays packets but never
 changes the rate. Under load, wake-ups are at least `_GRAIN_NS` apart, which bounds both the cost
 and the lateness. Needs no rights: the descriptors come open from the parent, by their numbers.
 """
@@ -155,10 +155,10 @@ class _Emulator:
 
     def add_path(self, path: dict[str, Any]) -> None:
         left, right = path["devices"]
-        change = LinkChange(**path["link"])
-        # Each direction draws its losses from a sequence of its own.
-        forward = _Wire(left, right, Link(change, seed=f"{path['seed']} forward"))
-        backward = _Wire(right, left, Link(change, seed=f"{path['seed']} backward"))
+        there, back = (LinkChange(**change) for change in path["link"])
+        # Each direction draws its mishaps from a sequence of its own.
+        forward = _Wire(left, right, Link(there, seed=f"{path['seed']} forward"))
+        backward = _Wire(right, left, Link(back, seed=f"{path['seed']} backward"))
         self.paths[path["name"]] = (forward, backward)
         for wire in (forward, backward):
             os.set_blocking(wire.source, False)

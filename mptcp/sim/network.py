@@ -16,13 +16,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mptcp.addressing import parse_prefix
 from mptcp.config import Config
 from mptcp.events import Event
 from mptcp.stack import Offload, Stack
 from mptcp.tcp.host import Interface, Transmit
-from mptcp.tun.linkem import Link, LinkChange
+from mptcp.tun.linkem import Damaged, Link, LinkChange
 from mptcp.wire.segmentation import split_tcp
 
 TRUSTED = Offload(trusted=True)
@@ -128,11 +129,18 @@ class Simulation:
         offload: bool = False,
         a_routes: list[str] | None = None,
         b_routes: list[str] | None = None,
+        forward: LinkChange | None = None,
+        backward: LinkChange | None = None,
+        **link: Any,
     ) -> tuple[Direction, Direction]:
-        """Join two hosts by a path; returns its two directions, whose links can be changed."""
-        change = LinkChange(
+        """Join two hosts by a path; returns its two directions, whose links can be changed.
+
+        `link` are further fields of a `LinkChange` for both directions; `forward` (from a to b)
+        and `backward` are what one direction has beside or instead. `mtu` is of the interfaces.
+        """
+        both = LinkChange(
             rate_bps=rate_bps, delay_us=delay_us, loss=loss, queue_bytes=queue_bytes
-        )
+        ).merged(LinkChange(**link))
         sides = []
         for host, address, routes in ((a, a_address, a_routes), (b, b_address, b_routes)):
             number = len(host.out) + 1
@@ -147,9 +155,12 @@ class Simulation:
             sides.append((host, interface))
         (a, a_if), (b, b_if) = sides
         pair = []
-        for source, source_if, target, target_if in ((a, a_if, b, b_if), (b, b_if, a, a_if)):
-            link = Link(change, seed=self.random.getrandbits(32))
-            direction = Direction(link, source, target, target_if.id, offload)
+        for source, source_if, target, target_if, own in (
+            (a, a_if, b, b_if, forward),
+            (b, b_if, a, a_if, backward),
+        ):
+            model = Link(both.merged(own), seed=self.random.getrandbits(32))
+            direction = Direction(model, source, target, target_if.id, offload)
             source.out[source_if.id] = direction
             self.directions.append(direction)
             pair.append(direction)
@@ -194,7 +205,7 @@ class Simulation:
                     self.now,
                     direction.interface_id,
                     memoryview(packet),
-                    TRUSTED if direction.offload else None,
+                    TRUSTED if direction.offload and type(packet) is not Damaged else None,
                 )
         for host in self.hosts:
             host.stack.handle_timeout(self.now)

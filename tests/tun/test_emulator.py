@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from mptcp.tun.emulator import EmulatorError, LinkEmulator, PathEnd, PathSpec
-from mptcp.tun.linkem import LinkStats
+from mptcp.tun.linkem import LinkChange, LinkStats
 from mptcp.tun.netns import Namespace
 from tests.realtime import measured
 
@@ -288,6 +288,44 @@ def test_losses_and_full_queues_are_counted(left: Namespace, right: Namespace) -
         client.sendto(b"lost", ("10.1.0.2", 9))
         wait(5, lambda: emulator.stats()["path1"]["forward"].drops_loss == 1)
         assert emulator.stats()["path1"]["forward"].drops_loss == 1
+
+
+def received_datagrams(server: socket.socket) -> list[bytes]:
+    """What comes until nothing has come for 0.2 s."""
+    got = []
+    server.settimeout(0.2)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            got.append(server.recv(2000))
+    return got
+
+
+def test_mishaps_happen_in_real_time_too(left: Namespace, right: Namespace) -> None:
+    """What the link model can do is reached through the emulator, each direction by itself."""
+    path = spec(left, right, delay_us=1000)
+    path = replace(path, forward=LinkChange(duplicate=1.0))
+    with (
+        LinkEmulator.start([path]) as emulator,
+        right.socket(kind=socket.SOCK_DGRAM) as server,
+        left.socket(kind=socket.SOCK_DGRAM) as client,
+    ):
+        server.bind(("10.1.0.2", 5000))
+
+        def send(count: int) -> list[bytes]:
+            for number in range(count):
+                client.sendto(bytes([number]) * 100, ("10.1.0.2", 5000))
+            return [packet[:1] for packet in received_datagrams(server)]
+
+        assert send(2) == [b"\0", b"\0", b"\1", b"\1"]
+        off = LinkChange(duplicate=0.0, loss_list=(2,), reorder=1.0, reorder_us=30_000)
+        emulator.set("path1", change=off, direction="forward")
+        emulator.set("path1", change=LinkChange(reorder=0.0), delay=20_000)
+        assert send(3) == [b"\0", b"\2"]
+        emulator.set("path1", change=LinkChange(corrupt=1.0), direction="forward")
+        assert send(8) == []  # IPv4's or UDP's checksum is wrong
+        stats = emulator.stats()["path1"]
+        assert (stats["forward"].corrupted, stats["forward"].duplicated) == (8, 2)
+        assert stats["backward"].corrupted == 0
 
 
 def settled(stats: LinkStats, sent: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mptcp.tun.linkem import Link, LinkChange, LinkStats
@@ -49,6 +49,7 @@ def test_rate_and_delay_add_up() -> None:
     assert [when for when, _ in run(link, SECOND)] == [1120 * US, 1240 * US, 1360 * US]
 
 
+@settings(deadline=None)
 @given(
     st.integers(1_000, 10**10),
     st.lists(st.integers(20, 9000), min_size=1, max_size=50),
@@ -180,6 +181,7 @@ def test_a_shorter_delay_reorders_nothing() -> None:
     assert run(link, SECOND) == [(50 * MS, b"first"), (50 * MS, b"second")]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_every_packet_is_delivered_or_counted_once_and_in_order(data: st.DataObject) -> None:
     """Whatever is done to a link, what went in comes out, waits, or is in one of the counters."""

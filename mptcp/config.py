@@ -62,6 +62,9 @@ class Config:
     "blackhole" (once full-sized segments time out and nobody says why), "on" (from the start, as
     Linux's `tcp_mtu_probing=2`). Linux's default is off; "blackhole" costs nothing where ICMP comes
     through, and a connection that would hang otherwise goes on."""
+    rack_tlp: bool = True
+    """Find losses by time and probe for tail losses (RFC 8985); False: RFC 6675's counting alone.
+    Either needs SACK."""
     initial_window_segments: int = 10
     """Initial congestion window in segments (RFC 6928), 1 to 10."""
 

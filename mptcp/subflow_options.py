@@ -50,7 +50,7 @@ def prepared_options(subflow: Subflow, chunk: SentChunk | None, now: int) -> byt
     ):
         return None
     if chunk is None:
-        if meta.data_fin_due or subflow.reassembly.starts:
+        if meta.data_fin_due or subflow.reassembly.starts or subflow.dsack is not None:
             return None
         wide = meta.ack_64
         return (_ACK if wide else _ACK_32).pack(

@@ -67,7 +67,7 @@ class TcpConnection:
         mss = self.mss_limit
         self.cc = controllers.get(congestion_control)(mss, self.initial_window(mss), siblings)
         rtt = RttEstimator(config.initial_rto_us, config.min_rto_us, config.max_rto_us)
-        self.snd = Sender(iss, mss, self.cc, rtt)
+        self.snd = Sender(iss, mss, self.cc, rtt, rack_tlp=config.rack_tlp)
         self.snd.validation.decay = config.slow_start_after_idle
         if not config.hystart:
             self.cc.hystart = None
@@ -91,6 +91,7 @@ class TcpConnection:
         # acknowledgement
         self.ack_pending = 0  # in-order bytes not yet acknowledged
         self.acks_owed = 0  # ACKs to send at once
+        self.dsack: tuple[int, int] | None = None  # received twice, to report (RFC 2883)
         self.last_oow_ack = -NEVER  # when an unacceptable bare ACK was answered
         self.quick_acks = 16  # segments acknowledged without delay while the peer slow-starts
         self.delack_deadline = NEVER
@@ -284,7 +285,7 @@ class TcpConnection:
         if self.state is State.CLOSED:
             return
         self.state = State.CLOSED
-        self.snd.rto_deadline = NEVER
+        self.snd.stop_timers()
         self.delack_deadline = NEVER
         self.persist_deadline = NEVER
         self.linger_deadline = NEVER
@@ -303,7 +304,7 @@ class TcpConnection:
         if self.state is not State.TIME_WAIT:
             self.state = State.TIME_WAIT
             self.on_time_wait(now)
-        self.snd.rto_deadline = NEVER
+        self.snd.stop_timers()
         self.persist_deadline = NEVER
         self.linger_deadline = now + self.config.time_wait_us
         self.host.enter_time_wait(self)
@@ -352,8 +353,11 @@ class TcpConnection:
 
     def next_deadline(self) -> int:
         """When `handle_timeout` has something to do; NEVER if nothing is pending."""
+        snd = self.snd
         return min(
-            self.snd.rto_deadline,
+            snd.rto_deadline,
+            snd.reorder_deadline,
+            snd.tlp.deadline,
             self.delack_deadline,
             self.persist_deadline,
             self.linger_deadline,
@@ -369,7 +373,14 @@ class TcpConnection:
             if self.ack_pending:
                 self.acks_owed = max(self.acks_owed, 1)
                 self.host.mark_ready(self)
-        if now >= self.snd.rto_deadline:
+        snd = self.snd
+        if now >= snd.reorder_deadline:
+            snd.on_reorder_timeout(now)
+            self.host.mark_ready(self)
+        if now >= snd.tlp.deadline:
+            snd.on_probe_timeout()
+            self.host.mark_ready(self)
+        elif now >= snd.rto_deadline:
             self._retransmission_timeout(now)
         if now >= self.persist_deadline:
             # RFC 9293 §3.8.6.1, RFC 1122 §4.2.2.17: probe at exponentially growing intervals.

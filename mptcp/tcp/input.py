@@ -149,6 +149,8 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
         # peer measure its own time-out as an RTT (RFC 7323 §4.3 leaves this case to R2).
         if seq < rcv_nxt:
             _update_ts_recent(conn, seg, seq, now)
+            if length:
+                _received_twice(conn, seq, min(seq + len(seg.payload), rcv_nxt))
         if length == 0:
             # Two ends that disagree about the numbers would answer each other's ACKs for ever
             # (Linux limits these as well; probes of a zero window come further apart).
@@ -288,7 +290,10 @@ def _take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
         and not seg.mptcp
         and not seg.flags & FIN
     )
-    sack = _sack_blocks(conn, seg, ack) if seg.sack and snd.sack_ok else []
+    sack: list[tuple[int, int]] = []
+    dsack = None
+    if seg.sack and snd.sack_ok:
+        sack, dsack = _sack_blocks(conn, seg, ack)
     ts_rtt = -1
     if conn.ts_ok and seg.ts_ecr:
         ts_rtt = ((conn.timestamp(now) - seg.ts_ecr) & 0xFFFFFFFF) * 1000
@@ -296,7 +301,7 @@ def _take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
             ts_rtt = -1
     if seg.flags & ECE and conn.ecn.sends and snd.on_congestion_echo(now, ack):
         conn.host.counters["TcpEcnReductions"] += 1
-    acked = snd.on_ack(now, ack, sack, ts_rtt, duplicate)
+    acked = snd.on_ack(now, ack, sack, ts_rtt, duplicate, dsack)
     if conn.pmtu.watching:
         conn.pmtu.on_ack(conn, now)
     if acked:
@@ -305,24 +310,49 @@ def _take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
             conn.soft_error = None
             conn.on_soft_error(None)
         conn.on_acked(acked, now)
-        conn.host.rearm(conn)
         if conn.fin_sent and snd.una == snd.nxt:
             _fin_acked(conn, now)
     if not conn.closed:
+        conn.host.rearm(conn)
         conn.host.mark_ready(conn)
     return True
 
 
-def _sack_blocks(conn: TcpConnection, seg: Segment, ack: int) -> list[tuple[int, int]]:
-    """Unwrap and clip the peer's SACK blocks; nonsense and DSACK (RFC 2883) is left out."""
+def _sack_blocks(
+    conn: TcpConnection, seg: Segment, ack: int
+) -> tuple[list[tuple[int, int]], tuple[int, int] | None]:
+    """Unwrap and clip the peer's SACK blocks, and tell a DSACK apart (RFC 2883 §4).
+
+    A DSACK is the first block when it lies below the cumulative ACK or within the second block.
+    Other nonsense is left out.
+    """
     snd = conn.snd
     blocks: list[tuple[int, int]] = []
-    for left, right in seg.sack:
+    dsack = None
+    for number, (left, right) in enumerate(seg.sack):
         start = unwrap(left, snd.una)
         end = unwrap(right, snd.una)
-        if start < end <= snd.nxt and end > ack:
+        if not start < end <= snd.nxt:
+            continue
+        if number == 0 and (end <= ack or (len(seg.sack) > 1 and _within(conn, start, end, seg))):
+            if start >= ack - max(snd.wnd_max, 1):
+                dsack = (start, end)
+                conn.host.counters["TcpExtTCPDSACKRecv"] += 1
+        elif end > ack:
             blocks.append((max(start, ack), end))
-    return blocks
+    return blocks, dsack
+
+
+def _within(conn: TcpConnection, start: int, end: int, seg: Segment) -> bool:
+    """Whether [start, end) lies in the second SACK block of `seg`."""
+    left, right = seg.sack[1]
+    return unwrap(left, conn.snd.una) <= start and end <= unwrap(right, conn.snd.una)
+
+
+def _received_twice(conn: TcpConnection, start: int, end: int) -> None:
+    """RFC 2883 §4: the next ACK reports what arrived again."""
+    if start < end and conn.snd.sack_ok:
+        conn.dsack = (start, end)
 
 
 def _fin_acked(conn: TcpConnection, now: int) -> None:
@@ -355,6 +385,8 @@ def _take_payload(
         payload = payload[: max(0, conn.rcv_adv - seq)]
     if seq > rcv_nxt:
         reassembly = conn.reassembly
+        if reassembly.starts and len(payload):
+            _received_twice(conn, *reassembly.overlap(seq, seq + len(payload)))
         limit = 2 * conn.config.receive_buffer
         if reassembly.memory + true_size(payload) <= limit and len(payload):
             reassembly.insert(seq, payload)
@@ -363,7 +395,10 @@ def _take_payload(
         conn.ack_now()  # RFC 5681 §4.2: at once, so that the sender sees the hole
         return
     if seq < rcv_nxt:
+        _received_twice(conn, seq, min(rcv_nxt, seq + len(payload)))
         payload = payload[rcv_nxt - seq :]
+    elif conn.reassembly.starts:
+        _received_twice(conn, *conn.reassembly.overlap(seq, seq + len(payload)))
     size = len(payload)
     if not size:
         conn.ack_now()

@@ -17,6 +17,7 @@ from mptcp.tcp.handshake import syn_options
 from mptcp.tcp.host import GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, Transmit
 from mptcp.tcp.scoreboard import SentChunk
 from mptcp.tcp.state import CAN_SEND, FLUSHING, NEVER, State
+from mptcp.tcp.undo import FRTO_SEGMENTS, Frto
 from mptcp.wire.tcp import (
     ACK,
     CWR,
@@ -91,9 +92,15 @@ def options_for(
         room -= len(emit_options(extra))
     # On bare ACKs only: a data segment is already as long as the MTU allows, and a hole makes each
     # arrival send a bare ACK anyway.
-    if kind is Kind.ACK and conn.reassembly.starts and conn.snd.sack_ok:
+    if kind is Kind.ACK and (conn.reassembly.starts or conn.dsack) and conn.snd.sack_ok:
         limit = min(4, (room - 4) // 8)
-        if limit > 0 and (blocks := conn.reassembly.sack_blocks(limit)):
+        blocks: list[tuple[int, int]] = []
+        if conn.dsack is not None and limit > 0:
+            blocks.append(conn.dsack)  # RFC 2883 §4: first, and once
+            conn.dsack = None
+            conn.host.counters["TcpExtTCPDSACKOldSent"] += 1
+        blocks += conn.reassembly.sack_blocks(limit - len(blocks)) if limit > len(blocks) else []
+        if blocks:
             options.append(sack_option([(s & MASK32, e & MASK32) for s, e in blocks]))
     return emit_options(options)
 
@@ -171,7 +178,7 @@ def send_data(conn: TcpConnection, chunk: SentChunk, now: int) -> Transmit:
     conn.snd.validation.sent_at = now
     window = window_field(conn, now)
     _acknowledged(conn)
-    if conn.acks_owed and not conn.reassembly.starts:
+    if conn.acks_owed and not conn.reassembly.starts and conn.dsack is None:
         conn.acks_owed = 0
     return _make(conn, chunk.seq, flags, options, now, window, chunk, tos)
 
@@ -298,6 +305,12 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
     """Retransmission, then new data, then FIN."""
     snd = conn.snd
     segment = segment_size(conn)
+    if snd.tlp.due:
+        return _send_probe_of_tail(conn, segment, now)
+    if snd.undo.frto is Frto.PROBING:
+        sent = _send_frto_data(conn, segment, now)
+        if snd.undo.frto is Frto.PROBING:
+            return sent
     lost = snd.board.next_lost()
     if lost is not None:
         room = snd.congestion_room()
@@ -327,26 +340,65 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
             if probe:
                 size = max(probe, 0)
         if size > 0:
-            pulled = conn.pull(size, now)
-            if pulled is not None:
-                parts, mapping = pulled
-                length = sum(map(len, parts))
-                chunk = SentChunk(snd.nxt, snd.nxt + length, parts, mapping, now)
-                snd.on_sent(chunk)
-                if probe > 0 and length > segment:
-                    conn.pmtu.on_probe_sent(conn, chunk)
-                elif conn.pmtu.unproven and length >= segment:
-                    conn.pmtu.on_unproven(chunk)
-                conn.persist_deadline = NEVER
-                conn.host.rearm(conn)
-                return send_data(conn, chunk, now)
-        elif window < min(segment, available) and not snd.board:
+            return _send_new(conn, size, now, segment, probe)
+        if window < min(segment, available) and not snd.board:
             _arm_persist(conn, now)
         return None
     # RFC 9293 §3.10.4: a close in SYN-RECEIVED may wait for ESTABLISHED.
     if conn.fin_queued and not conn.fin_sent and not conn.early and not conn.has_unsent():
         return _send_fin(conn, now)
     return None
+
+
+def _send_new(
+    conn: TcpConnection, size: int, now: int, segment: int, probe: int = 0
+) -> Transmit | None:
+    """Up to `size` bytes at SND.NXT; None when the upper layer gives none now.
+
+    `probe` > 0: the size of a path MTU probe that these bytes are to be (RFC 4821 §7).
+    """
+    pulled = conn.pull(size, now)
+    if pulled is None:
+        return None
+    parts, mapping = pulled
+    snd = conn.snd
+    length = sum(map(len, parts))
+    chunk = SentChunk(snd.nxt, snd.nxt + length, parts, mapping, now)
+    snd.on_sent(chunk)
+    if probe > 0 and length > segment:
+        conn.pmtu.on_probe_sent(conn, chunk)
+    elif conn.pmtu.unproven and length >= segment:
+        conn.pmtu.on_unproven(chunk)
+    conn.persist_deadline = NEVER
+    conn.host.rearm(conn)
+    return send_data(conn, chunk, now)
+
+
+def _send_probe_of_tail(conn: TcpConnection, segment: int, now: int) -> Transmit:
+    """RFC 8985 §7.3: a new segment if there is one and the peer has room, else the last again."""
+    snd = conn.snd
+    size = min(conn.queued() if conn.state in CAN_SEND else 0, conn.send_window(), segment)
+    snd.tlp.due = False
+    transmit = _send_new(conn, size, now, segment) if size > 0 else None
+    conn.host.counters["TcpExtTCPLossProbes"] += 1
+    if transmit is not None:
+        snd.probe_sent(now, is_retrans=False)
+        return transmit
+    part = snd.probe_again(now)
+    conn.host.counters["TcpRetransSegs"] += 1
+    return send_data(conn, part, now)
+
+
+def _send_frto_data(conn: TcpConnection, segment: int, now: int) -> Transmit | None:
+    """RFC 5682 §2.1 (2b): new data instead of retransmissions; none to send ends the question."""
+    snd = conn.snd
+    if snd.undo.frto_room < segment:
+        return None
+    size = min(conn.queued() if conn.state in CAN_SEND else 0, conn.send_window(), segment)
+    transmit = _send_new(conn, size, now, segment) if size > 0 else None
+    if transmit is None and snd.undo.frto_room == FRTO_SEGMENTS * snd.mss:
+        snd.undo.frto = Frto.OFF
+    return transmit
 
 
 def _sendable(conn: TcpConnection, available: int, room: int, segment: int) -> int:

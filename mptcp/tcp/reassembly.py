@@ -58,6 +58,13 @@ class Reassembly:
         recent.insert(0, seq)
         del recent[8:]
 
+    def overlap(self, start: int, end: int) -> tuple[int, int]:
+        """The first part of [start, end) that is here already; (start, start) when none is."""
+        for low, high in self.ranges.pairs():
+            if low < end and start < high:
+                return max(low, start), min(high, end)
+        return start, start
+
     def pop_ready(self, rcv_nxt: int) -> list[memoryview]:
         """Remove and return the views that continue at `rcv_nxt`, in order."""
         ready: list[memoryview] = []

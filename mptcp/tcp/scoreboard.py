@@ -9,6 +9,9 @@ Invariants
   * `chunks[head:]` are in sequence order, contiguous from SND.UNA to SND.NXT.
   * `in_flight` is RFC 6675's pipe: the bytes of chunks whose status is IN_FLIGHT.
   * `sacked` holds exactly the ranges of chunks whose status is SACKED.
+  * Chunks in flight that were never sent again are in the order they were sent; those that were
+  stand in `repeated`, in the order they were sent again. So loss detection by time (RFC 8985) looks
+  at the head of two lists.
 Cost: O(newly acknowledged) per ACK plus O(log n) to find a SACK edge.
 """
 
@@ -21,6 +24,7 @@ from operator import attrgetter
 from typing import Final
 
 from mptcp.tcp.ranges import RangeSet
+from mptcp.tcp.state import NEVER
 
 IN_FLIGHT: Final = 0
 LOST: Final = 1
@@ -30,6 +34,10 @@ DUP_THRESH: Final = 3
 """RFC 6675 §2: DupThresh."""
 
 _seq = attrgetter("seq")
+
+
+def _sent_at(entry: tuple[int, int, SentChunk]) -> int:
+    return entry[2].sent_at
 
 
 class SentChunk:
@@ -107,7 +115,13 @@ class Scoreboard:
         "in_flight",
         "loss_edge",
         "lost",
+        "lost_again",
+        "newest_at",
+        "newest_end",
+        "newest_resent",
+        "oldest_original",
         "repeated",
+        "resent_acked",
         "sacked",
         "sacked_bytes",
     )
@@ -124,6 +138,21 @@ class Scoreboard:
         """Retransmissions in the order they were made: (SND.NXT then, how often, chunk)."""
         self.loss_edge = -1
         """Below it every chunk is sacked, marked lost or already retransmitted."""
+        self.lost_again = -1
+        """When the newest retransmission that the last marking found lost had been sent; -1: none
+        was."""
+        self.begin_ack()
+
+    def begin_ack(self) -> None:
+        """Forget what the last ACK delivered; the next ACK's deliveries are noted here."""
+        self.newest_at = -1
+        """When the most recently sent chunk that was newly delivered was sent; -1: none was."""
+        self.newest_end = 0
+        self.newest_resent = False
+        self.oldest_original = NEVER
+        """The lowest end of a newly delivered chunk that was sent once only."""
+        self.resent_acked = False
+        """Whether the cumulative ACK covers a chunk that was sent more than once."""
 
     def __bool__(self) -> bool:
         return self.head < len(self.chunks)
@@ -132,41 +161,48 @@ class Scoreboard:
         """The oldest outstanding chunk. Raises IndexError when there is none."""
         return self.chunks[self.head]
 
+    def last(self) -> SentChunk:
+        """The outstanding chunk that ends at SND.NXT. Raises IndexError when there is none."""
+        return self.chunks[-1]
+
     def add(self, chunk: SentChunk) -> None:
         """Enter a chunk sent for the first time; its seq is SND.NXT."""
         self.chunks.append(chunk)
         self.in_flight += chunk.end - chunk.seq
 
-    def acknowledge(self, ack: int) -> SentChunk | None:
-        """Forget all below `ack`; returns the newest chunk this ACK newly covers (for the RTT).
+    def _delivered(self, chunk: SentChunk) -> None:
+        """Note a chunk that no ACK had covered before."""
+        if chunk.resent:
+            pass
+        elif chunk.end < self.oldest_original:
+            self.oldest_original = chunk.end
+        if chunk.sent_at > self.newest_at or (
+            chunk.sent_at == self.newest_at and chunk.end > self.newest_end
+        ):
+            self.newest_at = chunk.sent_at
+            self.newest_end = chunk.end
+            self.newest_resent = chunk.resent
 
-        When the ACK covers anything that was sent again, a chunk that was is returned: the others
-        may have waited at the receiver behind the hole.
-        """
+    def acknowledge(self, ack: int) -> None:
+        """Forget all below `ack`, noting what is newly delivered (see `begin_ack`)."""
         chunks = self.chunks
         head = self.head
-        newest: SentChunk | None = None
         while head < len(chunks):
             chunk = chunks[head]
             if chunk.end > ack:
                 if chunk.seq >= ack:
                     break
-                rest = chunk.cut(ack)
-                if chunk.status == LOST:
-                    self.lost.appendleft(rest)
-                chunks[head] = rest
-                head -= 1
-            if chunk.status == IN_FLIGHT:
-                self.in_flight -= chunk.end - chunk.seq
-                if newest is None or not newest.resent:
-                    newest = chunk
-            elif chunk.status == SACKED:
+                self._cut(head, ack)
+            if chunk.status == SACKED:
                 self.sacked_bytes -= chunk.end - chunk.seq
             else:
-                if newest is None or not newest.resent:
-                    newest = chunk
+                if chunk.status == IN_FLIGHT:
+                    self.in_flight -= chunk.end - chunk.seq
+                if chunk.resent:
+                    self.resent_acked = True
+                self._delivered(chunk)
                 chunk.status = IN_FLIGHT  # no longer wanted by the lost queue
-            chunk.seq = chunk.end  # marks it as gone for the lost queue
+            chunk.seq = chunk.end  # marks it as gone for the queues
             head += 1
         self.head = head
         if head > 64 and head * 2 > len(chunks):
@@ -176,7 +212,20 @@ class Scoreboard:
             self.sacked.drop_below(ack)
         if head == len(chunks):
             self.repeated.clear()
-        return newest
+
+    def _cut(self, index: int, at: int) -> None:
+        """Divide the chunk at `index` in two; the queues that hold it get the rest too."""
+        chunk = self.chunks[index]
+        rest = chunk.cut(at)
+        self.chunks.insert(index + 1, rest)
+        if chunk.status == LOST:
+            self.lost.insert(self.lost.index(chunk) + 1, rest)
+        elif chunk.status == IN_FLIGHT and chunk.retransmissions:
+            repeated = self.repeated
+            for place, (nxt, times, held) in enumerate(repeated):
+                if held is chunk and times == chunk.retransmissions:
+                    repeated.insert(place + 1, (nxt, times, rest))
+                    break
 
     def _split_at(self, seq: int) -> int:
         """Index of the chunk that starts at or after `seq`, cutting the one that straddles it."""
@@ -187,21 +236,17 @@ class Scoreboard:
         chunk = chunks[index]
         if chunk.seq == seq:
             return index
-        if chunk.end <= seq:
-            return index + 1
-        rest = chunk.cut(seq)
-        chunks.insert(index + 1, rest)
-        if chunk.status == LOST:
-            self.lost.append(rest)
+        if chunk.end > seq:
+            self._cut(index, seq)
         return index + 1
 
-    def select(self, start: int, end: int) -> SentChunk | None:
-        """Mark [start, end) as selectively acknowledged; returns the newest chunk newly covered.
+    def select(self, start: int, end: int) -> None:
+        """Mark [start, end) as selectively acknowledged, noting what is newly delivered.
 
         The range must lie within what is outstanding.
         """
-        newest: SentChunk | None = None
-        for gap_start, gap_end in self.sacked.missing(start, end):
+        gaps = self.sacked.missing(start, end)
+        for gap_start, gap_end in gaps:
             index = self._split_at(gap_start)
             stop = self._split_at(gap_end)
             for chunk in self.chunks[index:stop]:
@@ -210,10 +255,9 @@ class Scoreboard:
                     self.in_flight -= size
                 chunk.status = SACKED
                 self.sacked_bytes += size
-                newest = chunk
-        if newest is not None:
+                self._delivered(chunk)
+        if gaps:
             self.sacked.add(start, end)
-        return newest
 
     def mark_lost(self, chunk: SentChunk) -> None:
         """Take the chunk out of the pipe and queue it for retransmission."""
@@ -233,6 +277,62 @@ class Scoreboard:
             self._split_at(chunk.seq + size)
         self.mark_lost(chunk)
         return True
+
+    def mark_by_time(self, sent_at: int, end: int, horizon: int) -> tuple[bool, int]:
+        """RFC 8985 §6.2 step 5: lost is what was sent before the segment (`sent_at`, `end`), which
+        is delivered, and not after `horizon` = now - RACK.rtt - reordering window.
+
+        Returns whether anything was newly marked, and when the first chunk that is not yet lost
+        but may become so was sent (NEVER: none). `lost_again` tells of lost retransmissions.
+        """
+        marked = False
+        waiting = NEVER
+        self.lost_again = -1
+        repeated = self.repeated
+        while repeated:
+            _, times, chunk = repeated[0]
+            if (
+                chunk.status == IN_FLIGHT
+                and chunk.retransmissions == times
+                and chunk.seq < chunk.end
+            ):
+                if chunk.sent_at > sent_at or (chunk.sent_at == sent_at and chunk.end >= end):
+                    break
+                if chunk.sent_at > horizon:
+                    waiting = chunk.sent_at
+                    break
+                self.mark_lost(chunk)
+                self.lost_again = chunk.sent_at
+                marked = True
+            repeated.popleft()
+        chunks = self.chunks
+        index = self._first_unmarked()
+        while index < len(chunks):
+            chunk = chunks[index]
+            if chunk.status == IN_FLIGHT and not chunk.retransmissions:
+                if chunk.sent_at > sent_at or (chunk.sent_at == sent_at and chunk.end >= end):
+                    break
+                if chunk.sent_at > horizon:
+                    waiting = min(waiting, chunk.sent_at)
+                    break
+                self.mark_lost(chunk)
+                marked = True
+            elif chunk.status == SACKED:
+                index = self._end_of_run(index)
+            index += 1
+        self.loss_edge = chunks[index].seq if index < len(chunks) else chunks[-1].end
+        return marked, waiting
+
+    def _first_unmarked(self) -> int:
+        """Index of the first chunk at or above `loss_edge`."""
+        return max(self.head, bisect_right(self.chunks, self.loss_edge, lo=self.head, key=_seq) - 1)
+
+    def _end_of_run(self, index: int) -> int:
+        """Index of the last chunk of the sacked run that `index` is in: runs are not walked."""
+        run = self.sacked.containing(self.chunks[index].seq)
+        if run is None:
+            return index
+        return bisect_right(self.chunks, run[1] - 1, lo=index, key=_seq) - 1
 
     def mark_by_sack(self, mss: int) -> bool:
         """RFC 6675 IsLost: lost is what has more than (DupThresh - 1) * SMSS sacked above it.
@@ -255,6 +355,7 @@ class Scoreboard:
                 break
             above += size
         marked = False
+        self.lost_again = -1
         repeated = self.repeated
         while repeated and repeated[0][0] <= exact:
             _, times, chunk = repeated.popleft()
@@ -264,11 +365,12 @@ class Scoreboard:
                 and chunk.seq < chunk.end
             ):
                 self.mark_lost(chunk)
+                self.lost_again = chunk.sent_at
                 marked = True
         if edge <= self.loss_edge:
             return marked
         chunks = self.chunks
-        index = max(self.head, bisect_right(chunks, self.loss_edge, lo=self.head, key=_seq) - 1)
+        index = self._first_unmarked()
         self.loss_edge = edge
         while index < len(chunks):
             chunk = chunks[index]
@@ -278,24 +380,43 @@ class Scoreboard:
                 self.mark_lost(chunk)
                 marked = True
             elif chunk.status == SACKED:
-                # Jump over the sacked run instead of walking it on each ACK.
-                run = self.sacked.containing(chunk.seq)
-                if run is not None:
-                    index = bisect_right(chunks, run[1] - 1, lo=index, key=_seq) - 1
+                index = self._end_of_run(index)
             index += 1
         return marked
 
-    def mark_all_lost(self) -> None:
-        """RFC 6298 (5.4) with RFC 6675 §5.1: after a time-out all that is not sacked is resent."""
+    def mark_all_lost(self, horizon: int = NEVER) -> None:
+        """The timer expired: the first chunk and all sent at or before `horizon` are lost.
+
+        RFC 6298 (5.4) with RFC 6675 §5.1 resends all that is not sacked; RFC 8985 §6.3 spares
+        what left so recently that nothing can be known of it.
+        """
         self.lost.clear()
-        self.repeated.clear()
+        spared: list[tuple[int, int, SentChunk]] = []
+        first = True
         for chunk in self.chunks[self.head :]:
-            if chunk.status != SACKED:
+            if chunk.status == SACKED:
+                continue
+            if first or chunk.status == LOST or chunk.sent_at <= horizon:
                 if chunk.status == IN_FLIGHT:
                     self.in_flight -= chunk.end - chunk.seq
                 chunk.status = LOST
                 chunk.retransmissions = 0
                 self.lost.append(chunk)
+            elif chunk.retransmissions:
+                spared.append((self.chunks[-1].end, chunk.retransmissions, chunk))
+            first = False
+        spared.sort(key=_sent_at)
+        self.repeated = deque(spared)
+
+    def unmark_lost(self) -> None:
+        """The recovery was for nothing: what was marked lost and not yet resent is in flight."""
+        for chunk in self.chunks[self.head :]:
+            if chunk.status == LOST:
+                chunk.status = IN_FLIGHT
+                chunk.retransmissions = 0  # it is not in `repeated`
+                self.in_flight += chunk.end - chunk.seq
+        self.lost.clear()
+        self.loss_edge = -1
 
     def forget_sack(self) -> None:
         """The receiver reneged (RFC 2018 §8): treat what was sacked as outstanding again."""
@@ -305,7 +426,6 @@ class Scoreboard:
         self.sacked.clear()
         self.sacked_bytes = 0
         self.loss_edge = -1
-        self.mark_all_lost()
 
     def next_lost(self) -> SentChunk | None:
         """The first chunk that waits for retransmission, left in the queue."""
@@ -332,9 +452,21 @@ class Scoreboard:
             self.chunks.insert(index + 1, rest)
             self.lost.appendleft(rest)
         chunk.status = IN_FLIGHT
+        self.in_flight += chunk.end - chunk.seq
+        self._sent_again(chunk, now)
+        return chunk
+
+    def resend_tail(self, size: int, now: int) -> SentChunk:
+        """Send up to `size` bytes before SND.NXT again (RFC 8985 §7.3); they are in flight."""
+        last = self.last()
+        if last.end - last.seq > size:
+            self._cut(len(self.chunks) - 1, last.end - size)
+            last = self.last()
+        self._sent_again(last, now)
+        return last
+
+    def _sent_again(self, chunk: SentChunk, now: int) -> None:
         chunk.retransmissions += 1
         chunk.resent = True
         chunk.sent_at = now
-        self.in_flight += chunk.end - chunk.seq
         self.repeated.append((self.chunks[-1].end, chunk.retransmissions, chunk))
-        return chunk

@@ -8,7 +8,9 @@ the 32-bit ISS and never wrap (see `wire.seq`).
        v                v                     v
    ----+----------------+---------------------+----     (RFC 9293 §3.3.1, figure 3)
 
-Recovery is RFC 6675 with SACK and RFC 6582 (NewReno) without. Growth counts the bytes each ACK
+With SACK, losses are found by RACK-TLP (RFC 8985; `rack`, `tlp`) or, when so configured, by RFC
+6675's count; fast recovery follows PRR (RFC 6937; `prr`), and a reduction that proves needless is
+undone (`undo`). Without SACK, recovery is RFC 6582 (NewReno). Growth counts the bytes each ACK
 covers, and only when the window was in use (`validation`).
 """
 
@@ -17,9 +19,13 @@ from __future__ import annotations
 import enum
 
 from mptcp.tcp.congestion import CongestionControl
+from mptcp.tcp.prr import ProportionalRateReduction
+from mptcp.tcp.rack import Rack
 from mptcp.tcp.rtt import RttEstimator
 from mptcp.tcp.scoreboard import DUP_THRESH, IN_FLIGHT, Scoreboard, SentChunk
 from mptcp.tcp.state import NEVER
+from mptcp.tcp.tlp import TailLossProbe, Verdict
+from mptcp.tcp.undo import FRTO_SEGMENTS, Frto, Undo
 from mptcp.tcp.validation import CwndValidation
 
 
@@ -47,17 +53,25 @@ class Sender:
         "iss",
         "mss",
         "nxt",
+        "prr",
+        "rack",
+        "rack_tlp",
         "recovery",
         "recovery_point",
+        "reduced_at",
         "reductions",
+        "reorder_deadline",
         "resend_at_once",
         "round_end",
         "rto_deadline",
         "rtt",
         "sack_ok",
         "spared",
+        "spurious",
         "timeouts",
+        "tlp",
         "una",
+        "undo",
         "validation",
         "wl1",
         "wl2",
@@ -66,7 +80,15 @@ class Sender:
         "wscale",
     )
 
-    def __init__(self, iss: int, mss: int, cc: CongestionControl, rtt: RttEstimator) -> None:
+    def __init__(
+        self,
+        iss: int,
+        mss: int,
+        cc: CongestionControl,
+        rtt: RttEstimator,
+        *,
+        rack_tlp: bool = True,
+    ) -> None:
         self.iss = iss
         self.una = iss  # SND.UNA
         self.nxt = iss  # SND.NXT
@@ -92,6 +114,14 @@ class Sender:
         self.flight_size = 0  # RFC 5681 FlightSize when the first duplicate ACK came
         self.resend_at_once = False  # one retransmission need not wait for cwnd - pipe
         self.round_end = iss  # when SND.UNA gets here, a round trip of data has been acknowledged
+        self.reduced_at = 0  # when the window was last reduced in this recovery
+        self.rack_tlp = rack_tlp
+        self.rack = Rack(iss)
+        self.reorder_deadline = NEVER  # RFC 8985 §6.2 step 5: when to look for losses again
+        self.tlp = TailLossProbe()
+        self.prr = ProportionalRateReduction()
+        self.undo = Undo()
+        self.spurious = 0  # recoveries that were undone
         self.timeouts = 0  # consecutive expiries of the retransmission timer
         self.rto_deadline = NEVER
         self.bytes_sent = 0
@@ -105,28 +135,86 @@ class Sender:
         return self.una + self.wnd - self.nxt
 
     def congestion_room(self) -> int:
-        """Bytes the congestion window still allows (RFC 6675: cwnd - pipe)."""
+        """Bytes the congestion window still allows (RFC 6675: cwnd - pipe; RFC 6937 §3)."""
+        if self.sack_ok:
+            if self.recovery is Recovery.FAST:
+                return self.prr.room
+            return self.cc.cwnd - self.board.in_flight
         room = self.cc.cwnd - self.board.in_flight
-        if not self.sack_ok and self.recovery is Recovery.FAST:
+        if self.recovery is Recovery.FAST:
             # RFC 6582 §3.2 steps 2-4: without SACK each duplicate ACK says one segment has left.
             room += self.dup_acks * self.mss
+        elif self.dup_acks:
+            # RFC 3042, limited transmit: the first two duplicate ACKs let new segments out.
+            room += min(self.dup_acks, DUP_THRESH - 1) * self.mss
         return room
 
     def on_sent(self, chunk: SentChunk) -> None:
         """A chunk at SND.NXT goes out for the first time."""
+        size = chunk.end - chunk.seq
         self.board.add(chunk)
         self.nxt = chunk.end
-        self.bytes_sent += chunk.end - chunk.seq
+        self.bytes_sent += size
         if self.rto_deadline == NEVER:
             self.rto_deadline = chunk.sent_at + self.rtt.rto  # RFC 6298 (5.1)
+        if self.recovery is Recovery.OPEN:
+            self._arm_probe(chunk.sent_at)
+        elif self.recovery is Recovery.FAST:
+            self.prr.on_sent(size)
+        elif self.undo.frto is Frto.PROBING:
+            self.undo.frto_room -= size
 
     def resend(self, chunk: SentChunk, size: int, now: int) -> SentChunk:
         """Put up to `size` bytes of a lost chunk in flight again."""
         part = self.board.resend(chunk, size, now)
-        self.bytes_retransmitted += part.end - part.seq
+        self._resent(part.end - part.seq, now)
+        return part
+
+    def stop_timers(self) -> None:
+        """Nothing more is to be sent again."""
+        self.rto_deadline = NEVER
+        self.reorder_deadline = NEVER
+        self.tlp.cancel()
+
+    def _resent(self, size: int, now: int) -> None:
+        self.bytes_retransmitted += size
+        self.undo.on_resent(size, now)
+        if self.recovery is Recovery.FAST:
+            self.prr.on_sent(size)
         if self.rto_deadline == NEVER:
             self.rto_deadline = now + self.rtt.rto
+
+    # -- tail loss probe (RFC 8985 §7) ---------------------------------------------------------
+
+    def _arm_probe(self, now: int) -> None:
+        """RFC 8985 §7.2: SACK, no recovery, nothing sacked, no probe outstanding."""
+        tlp = self.tlp
+        board = self.board
+        if self.sack_ok and self.rack_tlp and tlp.end_seq < 0 and not board.sacked:
+            tlp.arm(now, self.rtt, board.in_flight <= self.mss, self.rto_deadline)
+        else:
+            tlp.deadline = NEVER
+
+    def on_probe_timeout(self) -> None:
+        """PTO expired: the next segment out is a probe."""
+        self.tlp.deadline = NEVER
+        if self.board and self.recovery is Recovery.OPEN:
+            self.tlp.due = True
+
+    def probe_again(self, now: int) -> SentChunk:
+        """RFC 8985 §7.3: no new data to probe with, so the last segment goes again."""
+        part = self.board.resend_tail(self.mss, now)
+        self._resent(part.end - part.seq, now)
+        self.probe_sent(now, is_retrans=True)
         return part
+
+    def probe_sent(self, now: int, *, is_retrans: bool) -> None:
+        """RFC 8985 §7.3: remember the probe, and give it a whole RTO."""
+        tlp = self.tlp
+        tlp.cancel()
+        tlp.end_seq = self.nxt
+        tlp.is_retrans = is_retrans
+        self.rto_deadline = now + self.rtt.rto
 
     # -- acknowledgements ----------------------------------------------------------------------
 
@@ -149,68 +237,116 @@ class Sender:
         sack: list[tuple[int, int]],
         ts_rtt: int,
         duplicate: bool,
+        dsack: tuple[int, int] | None = None,
     ) -> int:
         """Process an acceptable ACK (SND.UNA <= ack <= SND.NXT); returns the bytes it newly covers.
 
         `sack` are unwrapped blocks within (ack, SND.NXT]; `ts_rtt` is the RTT by timestamps in µs
-        or -1; `duplicate` says whether the segment counts as a duplicate ACK (RFC 5681 §2).
+        or -1; `duplicate` says whether the segment counts as a duplicate ACK (RFC 5681 §2);
+        `dsack` is what the peer reports as received twice (RFC 2883).
         """
         board = self.board
+        cc = self.cc
         acked = ack - self.una
         in_flight_before = board.in_flight
-        cc = self.cc
+        outstanding = self.nxt - ack
+        sacked_before = board.sacked_bytes
         cc.now = now
-        newest: SentChunk | None = None
-        already = 0  # bytes that a SACK had reported before
+        board.begin_ack()
         if acked > 0:
-            already = board.sacked_bytes
-            newest = board.acknowledge(ack)
-            already -= board.sacked_bytes
+            board.acknowledge(ack)
             self.una = ack
             self.bytes_acked += acked
             self.timeouts = 0
             self.rtt.reset_back_off()
-        sacked_before = board.sacked_bytes
-        for start, end in sack:
-            covered = board.select(start, end)
-            if covered is not None and newest is None:
-                newest = covered
-        newly_sacked = board.sacked_bytes > sacked_before
-        # RFC 6298 §3 (Karn): a chunk sent once gives an exact sample; timestamps (in ms) serve
-        # where the chunk was sent more than once.
-        if newest is not None:
-            if not newest.resent:
-                cc.latest_rtt = now - newest.sent_at
-                self.rtt.sample(cc.latest_rtt)
-            elif ts_rtt >= 0 and acked > 0:
-                cc.latest_rtt = ts_rtt
-                self.rtt.sample(ts_rtt)
-            cc.srtt = self.rtt.srtt
-            cc.min_rtt = self.rtt.min_rtt
-        if acked > 0:
             if ack > self.round_end:
                 cc.rounds += 1
                 self.round_end = self.nxt
-            self._advance(acked, acked - already, in_flight_before)
+        sacked_after_ack = board.sacked_bytes
+        for start, end in sack:
+            board.select(start, end)
+        newly_sacked = board.sacked_bytes > sacked_after_ack
+        # RFC 6937 §3 DeliveredData: what left the network, however it is reported.
+        delivered = acked + board.sacked_bytes - sacked_before
+        if board.newest_at >= 0:
+            self._delivered(now, ts_rtt, acked)
+        if dsack is not None or self.tlp.end_seq >= 0:
+            self._on_dsack(ack, dsack, duplicate and not sack)
+        if acked > 0:
             self.rto_deadline = now + self.rtt.rto if board else NEVER  # RFC 6298 (5.2), (5.3)
+            self._advance(now, acked, delivered, in_flight_before, ts_rtt)
         elif newly_sacked or (duplicate and not self.sack_ok):
             if not self.dup_acks:
                 # RFC 5681 §3.2 (1): what limited transmit adds from now on does not count.
-                self.flight_size = self.nxt - self.una
+                self.flight_size = outstanding
             self.dup_acks += 1
-        self._detect_loss()
+            if self.undo.frto is not Frto.OFF:
+                self._frto_duplicate()
+        elif self.undo.frto is not Frto.OFF and duplicate:
+            self.undo.frto = Frto.OFF
+        self._detect_loss(now)
+        if self.recovery is Recovery.FAST:
+            self.prr.on_ack(delivered, board.in_flight, cc.ssthresh, self.mss)
+        elif self.recovery is Recovery.OPEN and acked > 0:
+            if board:
+                self._arm_probe(now)
+            else:
+                self.tlp.cancel()
         return acked
 
-    def _advance(self, acked: int, delivered: int, in_flight_before: int) -> None:
+    def _delivered(self, now: int, ts_rtt: int, acked: int) -> None:
+        """Something arrived that no ACK had covered before: RTT sample, RACK steps 1 to 3."""
+        board = self.board
+        cc = self.cc
+        rtt = -1
+        # RFC 6298 §3 (Karn): a chunk sent once gives an exact sample; timestamps (in ms) serve
+        # where the chunk was sent more than once.
+        if not (board.newest_resent or board.resent_acked):
+            rtt = now - board.newest_at
+        elif ts_rtt >= 0 and acked > 0:
+            rtt = ts_rtt
+        if rtt >= 0:
+            cc.latest_rtt = rtt
+            self.rtt.sample(rtt)
+            cc.srtt = self.rtt.srtt
+            cc.min_rtt = self.rtt.min_rtt
+        rack = self.rack
+        # RFC 8985 §6.2 step 2: an ACK sooner than any RTT after a retransmission is the original's.
+        if not board.newest_resent or now - board.newest_at >= self.rtt.min_rtt:
+            rack.on_delivered(board.newest_at, board.newest_end, now)
+        # Step 3: sent once, delivered after something that was sent later.
+        if board.oldest_original < rack.fack:
+            rack.reordering_seen = True
+        highest = board.sacked.ends[-1] if board.sacked else self.una
+        if highest > rack.fack:
+            rack.fack = highest
+
+    def _on_dsack(self, ack: int, dsack: tuple[int, int] | None, bare_duplicate: bool) -> None:
+        """What a DSACK, or its absence, says of probes and retransmissions."""
+        verdict = self.tlp.on_ack(ack, dsack, bare_duplicate)
+        if verdict is Verdict.REPAIRED and self.recovery is Recovery.OPEN:
+            # RFC 8985 §7.4.2 (2): the probe hid a loss from the congestion controller.
+            self._reduce(min(self.nxt - self.una, self.cc.cwnd))
+            self.cc.on_recovered()
+        if dsack is not None:
+            if verdict is not Verdict.NO_LOSS:
+                self.rack.on_dsack(ack, self.nxt)
+            if self.undo.on_dsack(*dsack):
+                self._take_back()
+
+    def _advance(
+        self, now: int, acked: int, delivered: int, in_flight_before: int, ts_rtt: int
+    ) -> None:
         """SND.UNA moved: leave recovery or grow the window (by what was not known before)."""
         cc = self.cc
         if self.recovery is Recovery.OPEN:
             self.dup_acks = 0
+        elif self.undo.original_echoed(now, ts_rtt) or self._frto_advance():
+            self._take_back()
+            return
         elif self.una >= self.recovery_point:
             was_fast = self.recovery is Recovery.FAST
-            self.recovery = Recovery.OPEN
-            self.dup_acks = 0
-            cc.on_recovered()
+            self._leave_recovery()
             if was_fast:
                 return  # RFC 6582 §3.2 (3), RFC 6675 §5: the window is ssthresh now
         elif self.recovery is Recovery.FAST:
@@ -225,12 +361,67 @@ class Sender:
         if limited and self.una != self.echo_ack:
             cc.on_ack(delivered)
 
-    def _detect_loss(self) -> None:
+    def _leave_recovery(self) -> None:
+        """All that was outstanding at the loss is acknowledged."""
+        self.recovery = Recovery.OPEN
+        self.dup_acks = 0
+        self.undo.frto = Frto.OFF
+        self.rack.on_recovered()
+        self.cc.on_recovered()
+
+    # -- spurious recoveries (see `undo`) ------------------------------------------------------
+
+    def _frto_advance(self) -> bool:
+        """RFC 5682 §3.1 for an ACK that advances SND.UNA; True: the time-out was spurious."""
+        undo = self.undo
+        if undo.frto is Frto.PROBING and self.board.oldest_original <= self.recovery_point:
+            return True  # (3b): what was never sent again is acknowledged
+        if undo.frto is Frto.ASKED and self.una < self.recovery_point:
+            undo.frto = Frto.PROBING  # (2b): new data instead of retransmissions
+            undo.frto_room = FRTO_SEGMENTS * self.mss
+        else:
+            undo.frto = Frto.OFF
+        return False
+
+    def _frto_duplicate(self) -> None:
+        """The same for an ACK that only selects: data sent before the time-out, or after it."""
+        if self.undo.frto is Frto.PROBING and (self.board.oldest_original <= self.recovery_point):
+            self._take_back()
+        else:
+            self.undo.frto = Frto.OFF  # (2a), (3a): go on as after any time-out
+
+    def _take_back(self) -> None:
+        """RFC 4015 §3.2: the segments were delayed or reordered, not lost."""
+        self.board.unmark_lost()
+        self.undo.stop()
+        self.spurious += 1
+        if self.recovery is not Recovery.OPEN:
+            self._leave_recovery()
+        self.cc.undo()
+
+    # -- loss ----------------------------------------------------------------------------------
+
+    def _detect_loss(self, now: int) -> None:
         """Enter or continue fast recovery."""
         board = self.board
         if not board:
+            self.reorder_deadline = NEVER
             return
-        if self.sack_ok:
+        if not self.sack_ok:
+            # RFC 6582 §3.2 step 1: only once per window of data.
+            lost = (
+                self.dup_acks == DUP_THRESH
+                and self.recovery is Recovery.OPEN
+                and self.una > self.recovery_point - 1
+                and board.mark_first_lost(self.mss)
+            )
+        elif not board.sacked and not board.repeated:
+            # What remains was sent after all that was delivered.
+            self.reorder_deadline = NEVER
+            return
+        elif self.rack_tlp:
+            lost = self._detect_by_time(now)
+        else:
             lost = bool(board.sacked) and board.mark_by_sack(self.mss)
             if (
                 not lost
@@ -241,16 +432,46 @@ class Sender:
             ):
                 # RFC 6675 §5 (2): three duplicate ACKs though the sacked segments are small.
                 lost = board.mark_first_lost(self.mss)
-        else:
-            # RFC 6582 §3.2 step 1: only once per window of data.
-            lost = (
-                self.dup_acks == DUP_THRESH
-                and self.recovery is Recovery.OPEN
-                and self.una > self.recovery_point - 1
-                and board.mark_first_lost(self.mss)
-            )
-        if lost and self.recovery is Recovery.OPEN:
+        if not lost:
+            return
+        if self.recovery is Recovery.OPEN:
             self._enter_recovery(self.flight_size if self.dup_acks else self.nxt - self.una)
+        elif self.recovery is Recovery.FAST and board.lost_again >= self.reduced_at:
+            # RFC 5681 §4.3: the loss of a retransmission is a second sign of congestion.
+            self.reduced_at = now
+            self.resend_at_once = True
+            self.reductions += 1
+            self.cc.on_loss(min(board.in_flight, self.cc.cwnd))
+            self.prr.start(self.nxt - self.una)
+
+    def _detect_by_time(self, now: int) -> bool:
+        """RFC 8985 §6.2 steps 4 and 5."""
+        board = self.board
+        rack = self.rack
+        urgent = (
+            self.recovery is not Recovery.OPEN
+            or self.dup_acks >= DUP_THRESH
+            or board.sacked_bytes > (DUP_THRESH - 1) * self.mss
+        )
+        patience = rack.rtt + rack.reo_wnd(urgent, self.rtt.min_rtt, self.rtt.srtt)
+        lost, waiting = board.mark_by_time(rack.xmit_at, rack.end_seq, now - patience)
+        self.reorder_deadline = waiting + patience if waiting < NEVER else NEVER
+        return lost
+
+    def on_reorder_timeout(self, now: int) -> None:
+        """RFC 8985 §6.3: the reordering window of the first suspect has passed."""
+        self.reorder_deadline = NEVER
+        if self.board:
+            self._detect_loss(now)
+            if self.recovery is Recovery.FAST:
+                self.prr.on_ack(0, self.board.in_flight, self.cc.ssthresh, self.mss)
+
+    def _reduce(self, flight_size: int) -> None:
+        """Tell the controller of a loss, in a way that can be undone."""
+        self.reductions += 1
+        self.cc.save()
+        self.cc.on_loss(flight_size)
+        self.reduced_at = self.cc.now
 
     def _enter_recovery(self, flight_size: int) -> None:
         """RFC 6675 §5 (4), RFC 6582 §3.2 (2)."""
@@ -260,14 +481,18 @@ class Sender:
         self.recovery = Recovery.FAST
         self.recovery_point = self.nxt
         self.resend_at_once = True
+        self.tlp.cancel()
+        self.tlp.end_seq = -1
+        self.undo.start(self.una)
+        self.prr.start(self.nxt - self.una)
         if self.una < self.echo_point:
             # RFC 3168 §6.1.2: for drops and marks in one window of data the window is reduced once.
             self.cc.in_recovery = True
+            self.undo.stop()
             return
-        self.reductions += 1
         # Never from more than the window: what was sent while SACKs came in is in FlightSize too,
         # and a controller that keeps more than half of it would grow at a loss.
-        self.cc.on_loss(min(flight_size, self.cc.cwnd))
+        self._reduce(min(flight_size, self.cc.cwnd))
 
     def on_congestion_echo(self, now: int, ack: int) -> bool:
         """An ACK of `ack` that carries ECE comes to `on_ack` next; whether it reduces the window.
@@ -285,24 +510,40 @@ class Sender:
         return True
 
     def on_timeout(self, now: int) -> None:
-        """The retransmission timer expired (RFC 6298 §5.4-5.6)."""
+        """The retransmission timer expired (RFC 6298 §5.4-5.6, RFC 8985 §6.3, RFC 5682)."""
         board = self.board
+        cc = self.cc
         first = self.timeouts == 0
         recovering = self.recovery is Recovery.FAST
+        asking = first and not recovering and self.sack_ok
         if first and board.sacked.containing(self.una) is not None:
             # RFC 2018 §8: SND.UNA itself is sacked, so the receiver has discarded what it held.
             board.forget_sack()
-        board.mark_all_lost()
+        if self.sack_ok and self.rack_tlp and first:
+            patience = self.rack.rtt + self.rack.reo_wnd(True, self.rtt.min_rtt, self.rtt.srtt)
+            board.mark_all_lost(now - patience)
+        else:
+            board.mark_all_lost()
+        self.reorder_deadline = NEVER
+        self.tlp.cancel()
+        self.tlp.end_seq = -1
         self.timeouts += 1
         self.rtt.back_off()
         self.dup_acks = 0
-        self.recovery = Recovery.LOSS
-        self.recovery_point = self.nxt
+        if first:
+            self.undo.start(self.una)
+            cc.save()
+        if asking:
+            self.undo.frto = Frto.ASKED
+        cc.now = now
         # RFC 5681 §3.1 takes FlightSize; what fast recovery sent meanwhile must not raise it, and
         # a window that was just reduced for the same loss is not reduced again (as in Linux).
-        flight_size = min(self.nxt - self.una, self.cc.cwnd)
+        flight_size = min(self.nxt - self.una, cc.cwnd)
         self.reductions += 1
-        self.cc.on_timeout(flight_size, first=first and not recovering)
+        cc.on_timeout(flight_size, first=first and not recovering)
+        self.recovery = Recovery.LOSS
+        self.recovery_point = self.nxt
+        self.reduced_at = now
         self.rto_deadline = now + self.rtt.rto
 
     def on_refused(self, chunk: SentChunk) -> None:

@@ -58,7 +58,7 @@ def test_paths_come_and_go(
         for host in (a, b):
             if number + 1 not in host.stack.book.interfaces:
                 host.stack.interface_up(sim.now, interfaces[host.name][number + 1])
-    exchange(sim, client, server, up, down, limit_us=600_000_000)
+    exchange(sim, client, server, up, down, limit_us=600_000_000, goodbye=False)
     sim.run(200_000_000)
     for host in (a, b):
         assert (host.stack.connections, host.stack.metas, host.stack.tokens) == ({}, set(), {})

@@ -61,7 +61,7 @@ def test_data_ack_width(caller: Peer) -> None:
 
 def test_one_mapping_for_a_chunk_and_for_what_is_resent_of_it() -> None:
     """§3.3.1: a mapping MUST NOT be changed: resent parts, at a smaller size, repeat it."""
-    wire = Wire(offload=True, nodelay=True, min_rto_us=seconds(1))
+    wire = Wire(offload=True, nodelay=True, min_rto_us=seconds(1), rack_tlp=False)
     peer = Peer(wire)
     connection = peer.handshake(mptcp=True, rtt=ms(1))
     connection.send(bytes(range(250)) * 40)

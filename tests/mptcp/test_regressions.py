@@ -25,7 +25,7 @@ SEGMENT = 1376
 
 def two_flows(*, rtt: int = ms(20)) -> tuple[Wire, MetaSocket, Peer, Peer]:
     """A confirmed connection: the first subflow measured `rtt`, the joined one is faster."""
-    wire = Wire(nodelay=True)
+    wire = Wire(nodelay=True, rack_tlp=False)
     wire.stack.listen(80)
     first = Peer(wire, port=4000, local_port=80)
     connection = first.handshake(active=False, mptcp=True, rtt=rtt)

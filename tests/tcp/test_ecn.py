@@ -369,6 +369,8 @@ def test_time_out_tells_cwr() -> None:
     """RFC 3168 §6.1.2: CWR after a reduction for any reason, on new data, not on the old."""
     peer = sending(data=20_000)
     peer.drain()
+    peer.subflow().snd.rack_tlp = False  # no probe comes before the time-out
+    peer.subflow().snd.tlp.cancel()
     resent = peer.expect(seq=1, within=seconds(3))
     assert (tos(resent), resent.flags & CWR) == (0, 0)
     peer.send(ACK, ack=1 + 10 * MSS)

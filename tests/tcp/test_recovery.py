@@ -10,9 +10,15 @@ from tests.peer import Peer, Seen, Wire, ms, seconds
 MSS = 1000
 
 
-def start(*, sack: bool, data: int = 40_000, window: int = 10) -> Peer:
+def start(*, sack: bool, data: int = 40_000, window: int = 10, rack_tlp: bool = False) -> Peer:
     """A connection that has sent a window of 10 segments, RTT 100 ms, `newreno`."""
-    wire = Wire(mptcp=False, nodelay=True, congestion_control="newreno", min_rto_us=seconds(1))
+    wire = Wire(
+        mptcp=False,
+        nodelay=True,
+        congestion_control="newreno",
+        min_rto_us=seconds(1),
+        rack_tlp=rack_tlp,
+    )
     peer = Peer(wire)
     connection = peer.handshake(mss=MSS, sack=sack, rtt=ms(100))
     peer.subflow().cc.cwnd = window * MSS
@@ -173,18 +179,20 @@ def test_not_lost_below_the_threshold() -> None:
 
 
 def test_pipe_limits_what_is_sent_in_recovery() -> None:
-    """RFC 6675 §5 (C): while cwnd - pipe >= 1 SMSS, lost segments first, then new data."""
+    """RFC 6937 §3: while the pipe is above ssthresh, one segment for two delivered (RecoverFS 10,
+    ssthresh 5); RFC 6675 §4 NextSeg: lost segments first, then new data."""
     peer = start(sack=True)
     peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(4)))])
-    # FlightSize 10, cwnd 5; pipe: 4..9 = 6. The lost one goes anyway (§5 (4.3)).
+    # prr_delivered 3: sndcnt 1.5 segments.
     assert seqs(peer.drain()) == [edge(0)]
-    for stop in (5, 6):
-        peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(stop)))])
-        assert seqs(peer.drain()) == []  # pipe 6, 5
+    peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(5)))])
+    assert seqs(peer.drain()) == [edge(10)]  # prr_delivered 4: 2 - prr_out 1
+    peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(6)))])
+    assert seqs(peer.drain()) == []  # 2.5 - 2
     peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(7)))])
-    assert seqs(peer.drain()) == [edge(10)]
+    assert seqs(peer.drain()) == []  # the pipe is 5: ssthresh - pipe
     peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(9)))])
-    assert seqs(peer.drain()) == [edge(11), edge(12)]
+    assert seqs(peer.drain()) == [edge(11), edge(12)]  # the pipe is 3
 
 
 def test_lost_retransmission_waits_for_the_timer() -> None:

@@ -72,7 +72,7 @@ def test_rto_stays_in_its_bounds(samples: list[int]) -> None:
 
 def test_back_off_and_give_up() -> None:
     """RFC 6298 (5.4)-(5.6): the earliest segment, doubling; RFC 1122 §4.2.3.5 R2: then the end."""
-    wire = Wire(mptcp=False, nodelay=True, data_retries=4, min_rto_us=ms(200))
+    wire = Wire(mptcp=False, nodelay=True, data_retries=4, min_rto_us=ms(200), rack_tlp=False)
     peer = Peer(wire)
     connection = peer.handshake(mss=1000, rtt=ms(100))
     assert peer.subflow().snd.rtt.rto == ms(300)

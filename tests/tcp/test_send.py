@@ -21,7 +21,7 @@ def nagling() -> tuple[Wire, Peer]:
 def test_nagle() -> None:
     """RFC 9293 §3.7.4: with data unacknowledged, small ones wait for an ACK or a full segment."""
     _, peer = nagling()
-    connection = peer.handshake(mss=1000)
+    connection = peer.handshake(mss=1000, rtt=ms(100))  # no tail loss probe meanwhile
     connection.send(b"a" * 10)
     peer.expect(ACK, seq=1, data=b"a" * 10)
     connection.send(b"b" * 10)

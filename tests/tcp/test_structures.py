@@ -111,6 +111,9 @@ class BoardMachine(RuleBasedStateMachine):
         self.status: dict[int, int] = {}
         self.resent: dict[int, int] = {}
         """SND.NXT when the byte was sent again."""
+        self.sent_at: dict[int, int] = {}
+        self.ever: set[int] = set()
+        """Bytes that were ever sent again."""
         self.mapping: dict[int, int] = {}
         self.time = 0
 
@@ -122,27 +125,42 @@ class BoardMachine(RuleBasedStateMachine):
         self.board.add(chunk)
         for number in range(self.nxt, self.nxt + size):
             self.status[number] = IN_FLIGHT
-            self.mapping[number] = self.time
+            self.mapping[number] = self.sent_at[number] = self.time
         self.nxt += size
 
     @precondition(lambda self: self.nxt > self.una)
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
         ack = data.draw(st.integers(self.una + 1, self.nxt))
+        self.board.begin_ack()
         self.board.acknowledge(ack)
+        self.delivered(self.una, ack)
+        assert self.board.resent_acked == any(
+            self.status[n] != SACKED and n in self.ever for n in range(self.una, ack)
+        )
         for number in range(self.una, ack):
             del self.status[number]
             self.resent.pop(number, None)
         self.una = ack
+
+    def delivered(self, start: int, end: int) -> None:
+        """RFC 8985 §6.2 steps 1 to 3 want the newest segment, and the lowest that was sent once."""
+        board = self.board
+        fresh = [n for n in range(start, end) if self.status[n] != SACKED]
+        assert board.newest_at == max((self.sent_at[n] for n in fresh), default=-1)
+        originals = [n for n in fresh if n not in self.ever]
+        assert (board.oldest_original < 1 << 60) == bool(originals)
+        if originals:
+            assert min(originals) < board.oldest_original <= end
 
     @precondition(lambda self: self.nxt > self.una + 1)
     @rule(data=st.data())
     def select(self, data: st.DataObject) -> None:
         start = data.draw(st.integers(self.una + 1, self.nxt - 1))
         end = data.draw(st.integers(start + 1, self.nxt))
-        newest = self.board.select(start, end)
-        fresh = [n for n in range(start, end) if self.status[n] != SACKED]
-        assert (newest is not None) == bool(fresh)
+        self.board.begin_ack()
+        self.board.select(start, end)
+        self.delivered(start, end)
         for number in range(start, end):
             self.status[number] = SACKED
 
@@ -150,14 +168,12 @@ class BoardMachine(RuleBasedStateMachine):
     def is_lost(self) -> None:
         """RFC 6675 §4: more than (DupThresh - 1) * SMSS bytes sacked above.
 
-        Of what was sent again: as much sacked of what was sent after that. A part of it that was
-        cut off since may be left to the timer.
+        Of what was sent again: as much sacked of what was sent after that.
         """
         self.board.mark_by_sack(MSS)
         sacked = sorted((n for n, status in self.status.items() if status == SACKED), reverse=True)
         # More than 2 * MSS bytes are sacked above every number below this.
         edge = sacked[2 * MSS] if len(sacked) > 2 * MSS else -1
-        now = self.statuses()
         for number, status in self.status.items():
             if status != IN_FLIGHT:
                 continue
@@ -166,23 +182,44 @@ class BoardMachine(RuleBasedStateMachine):
                 if number < edge:
                     self.status[number] = LOST
             elif since <= edge:
-                self.status[number] = now[number]
-
-    def statuses(self) -> dict[int, int]:
-        """What the board says of each byte."""
-        return {
-            number: chunk.status
-            for chunk in self.board.chunks[self.board.head :]
-            for number in range(chunk.seq, chunk.end)
-        }
-
-    @rule()
-    def time_out(self) -> None:
-        self.board.mark_all_lost()
-        for number, status in self.status.items():
-            if status != SACKED:
                 self.status[number] = LOST
-        self.resent.clear()
+
+    @rule(data=st.data())
+    def is_lost_by_time(self, data: st.DataObject) -> None:
+        """RFC 8985 §6.2 step 5: sent before what is delivered, and long enough ago."""
+        newest = data.draw(st.integers(0, self.time + 1))
+        horizon = data.draw(st.integers(-1, self.time + 1))
+        marked, waiting = self.board.mark_by_time(newest, -1, horizon) if self.board else (False, 0)
+        lost = False
+        waits = []
+        for number, status in self.status.items():
+            if status == IN_FLIGHT and self.sent_at[number] < newest:
+                if self.sent_at[number] <= horizon:
+                    self.status[number] = LOST
+                    lost = True
+                else:
+                    waits.append(self.sent_at[number])
+        assert marked == lost
+        if self.board:
+            assert waiting == min(waits, default=1 << 62)
+
+    @rule(spared=st.integers(0, 5))
+    def time_out(self, spared: int) -> None:
+        """RFC 6298 (5.4), RFC 8985 §6.3: the first, and what was not sent just now."""
+        horizon = self.time - spared
+        left = self.board.chunks[self.board.head :]
+        first = next((chunk for chunk in left if chunk.status != SACKED), None)
+        self.board.mark_all_lost(horizon)
+        for number, status in self.status.items():
+            if status != SACKED and (
+                status == LOST
+                or self.sent_at[number] <= horizon
+                or (first is not None and number < first.end)
+            ):
+                self.status[number] = LOST
+                self.resent.pop(number, None)
+            elif number in self.resent:
+                self.resent[number] = self.nxt  # it counts from here
 
     @precondition(lambda self: LOST in self.status.values())
     @rule(size=st.integers(1, 30))
@@ -198,6 +235,24 @@ class BoardMachine(RuleBasedStateMachine):
             assert self.mapping[number] == part.mapping
             self.status[number] = IN_FLIGHT
             self.resent[number] = self.nxt
+            self.sent_at[number] = self.time
+            self.ever.add(number)
+
+    @precondition(
+        lambda self: not any(s == LOST for s in self.status.values()) and bool(self.board)
+    )
+    @rule(size=st.integers(1, 30))
+    def probe(self, size: int) -> None:
+        """RFC 8985 §7.3: the last segment again."""
+        if self.board.last().status != IN_FLIGHT:
+            return
+        self.time += 1
+        part = self.board.resend_tail(size, self.time)
+        assert (part.end, part.end - part.seq <= size) == (self.nxt, True)
+        for number in range(part.seq, part.end):
+            self.resent[number] = self.nxt
+            self.sent_at[number] = self.time
+            self.ever.add(number)
 
     @invariant()
     def agrees(self) -> None:

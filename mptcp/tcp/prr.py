@@ -1,0 +1,41 @@
+"""Proportional Rate Reduction (RFC 6937), with the slow start reduction bound.
+
+In fast recovery the window goes down to ssthresh evenly, one retransmission or new segment for
+every other delivery or so, instead of first in silence and then in a burst. Where more was lost
+than the reduction, the pipe is rebuilt by slow start, not at once.
+"""
+
+from __future__ import annotations
+
+
+class ProportionalRateReduction:
+    """State of one fast recovery, all in bytes (RFC 6937 §3)."""
+
+    __slots__ = ("delivered", "out", "recover_fs", "room")
+
+    def __init__(self) -> None:
+        self.delivered = 0  # prr_delivered
+        self.out = 0  # prr_out
+        self.recover_fs = 1  # RecoverFS
+        self.room = 0  # sndcnt less what was sent of it
+
+    def start(self, flight_size: int) -> None:
+        """Recovery begins with `flight_size` = SND.NXT - SND.UNA outstanding."""
+        self.delivered = 0
+        self.out = 0
+        self.recover_fs = max(flight_size, 1)
+        self.room = 0
+
+    def on_ack(self, delivered: int, pipe: int, ssthresh: int, mss: int) -> None:
+        """An ACK delivered so much more; RFC 6937 §3's algorithm with PRR-SSRB."""
+        self.delivered += delivered
+        if pipe > ssthresh:
+            self.room = -(-self.delivered * ssthresh // self.recover_fs) - self.out
+        else:
+            limit = max(self.delivered - self.out, delivered) + mss
+            self.room = min(ssthresh - pipe, limit)
+
+    def on_sent(self, size: int) -> None:
+        """Data or a retransmission left."""
+        self.out += size
+        self.room -= size

@@ -159,7 +159,7 @@ def grown(wire: Wire, peer: Peer, window: int) -> None:
     cc.cwnd = cc.ssthresh = window * MSS
     connection.send(bytes(window * MSS))
     peer.drain()
-    peer.send(ACK, at=wire.time + ms(10))
+    peer.send(ACK, at=wire.time + ms(5))
 
 
 def test_the_first_burst_after_idleness(wire: Wire, peer: Peer) -> None:

@@ -23,8 +23,13 @@ MSS = 1460
 
 
 def made(**changes: Any) -> Peer:
-    """A plain TCP stack and its peer."""
-    settings: dict[str, Any] = {"nodelay": True, "congestion_control": "newreno", **changes}
+    """A plain TCP stack and its peer; no tail loss probe comes between the time-outs."""
+    settings: dict[str, Any] = {
+        "nodelay": True,
+        "congestion_control": "newreno",
+        "rack_tlp": False,
+        **changes,
+    }
     return Peer(Wire(mptcp=False, **settings), local_port=4000)
 
 

@@ -365,6 +365,7 @@ def _send_new(
     length = sum(map(len, parts))
     chunk = SentChunk(snd.nxt, snd.nxt + length, parts, mapping, now)
     snd.on_sent(chunk)
+    conn.probe_pending = False
     if probe > 0 and length > segment:
         conn.pmtu.on_probe_sent(conn, chunk)
     elif conn.pmtu.unproven and length >= segment:
@@ -415,7 +416,8 @@ def _sendable(conn: TcpConnection, available: int, room: int, segment: int) -> i
         if conn.nodelay or conn.fin_queued or not snd.board:
             return size
         return 0
-    if not snd.board or size >= snd.wnd_max // 2:
+    # (3) half of the largest window; (4) the override time-out is the persist timer's.
+    if size >= snd.wnd_max // 2 or (conn.probe_pending and not snd.board):
         return size
     return 0
 

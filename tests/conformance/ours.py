@@ -45,6 +45,8 @@ class OurNet(Net):
             self.started = True
             settings = self.settings
             changes: dict[str, Any] = {field: value for field, value, _, _ in settings.more}
+            if "pacing" in Config.__slots__:
+                changes.setdefault("pacing", False)  # as the kernel's reno without the qdisc fq
             config = Config(
                 mptcp=False,
                 timestamps=settings.timestamps,

@@ -277,3 +277,26 @@ def test_last_ack_gives_up(net: Net) -> None:
     tries = [seen for seen in peer.drain() if seen.flags & FIN]
     net.check(1 <= len(tries) <= 4, f"{len(tries)} retransmissions")
     app.expect_state("CLOSED")
+
+
+def test_time_wait_takes_a_later_syn(net: Net) -> None:
+    """§3.6.1, RFC 1122 §4.2.2.13: a SYN beyond the old numbers opens the pair again."""
+    listener = net.listen(5000)
+    peer = net.peer(local_port=5000)
+    peer.send(SYN, options=[Mss(1460)])
+    peer.expect(SYN | ACK, ack=1)
+    old_isn = peer.stack_isn
+    peer.send(ACK)
+    app = listener.expect_accept()
+    app.close()
+    peer.expect(FIN | ACK, seq=1)
+    peer.send(FIN | ACK, ack=2)
+    peer.expect(ACK, seq=2, ack=2)
+    peer.send(SYN, seq=100_000, options=[Mss(1460)])
+    answer = peer.expect(SYN | ACK, ack=100_001)
+    # RFC 1122 §4.2.2.13 (1): its ISN is larger than the largest number of the old incarnation.
+    gap = (answer.segment.seq - (old_isn + 2)) & 0xFFFFFFFF
+    net.check(0 < gap < 1 << 31, f"the new ISN is {gap} beyond the old numbers")
+    peer.nxt = 100_001
+    peer.send(ACK, ack=1, data=b"again")
+    listener.expect_accept().expect_read(b"again")

@@ -176,6 +176,39 @@ def test_sack_disappears_with_the_hole(net: Net) -> None:
     peer.expect(ACK, ack=2001, sack=[(3001, 4001)])
 
 
+def test_dsack_of_a_repeated_segment(net: Net) -> None:
+    """RFC 2883 §4.1: the duplicate's range is the first block, below the ACK."""
+    peer, app = net.established()
+    peer.send(ACK, data=b"x" * 1000)
+    app.expect_read(b"x" * 1000)
+    net.advance(net.time + ms(60))
+    peer.drain()
+    peer.send(ACK, seq=1, data=b"x" * 1000)
+    peer.expect(ACK, ack=1001, sack=[(1, 1001)])
+
+
+def test_dsack_is_said_once(net: Net) -> None:
+    """RFC 2883 §4: a D-SACK block reports a duplicate in one ACK only."""
+    peer, app = net.established()
+    peer.send(ACK, data=b"x" * 1000)
+    app.expect_read(b"x" * 1000)
+    net.advance(net.time + ms(60))
+    peer.drain()
+    peer.send(ACK, seq=1, data=b"x" * 1000)
+    peer.expect(ACK, ack=1001, sack=[(1, 1001)])
+    peer.send(ACK, data=b"y" * 1000)
+    peer.expect(ACK, ack=2001, options=lacks(Sack), within=ms(60))
+
+
+def test_dsack_beyond_a_hole(net: Net) -> None:
+    """RFC 2883 §4.1.3: a duplicate of what waits: its range, then the block that holds it."""
+    peer, _ = net.established()
+    peer.send(ACK, seq=1001, data=b"x" * 2000)
+    peer.expect(ACK, ack=1, sack=[(1001, 3001)])
+    peer.send(ACK, seq=1001, data=b"x" * 1000)
+    peer.expect(ACK, ack=1, sack=[(1001, 2001), (1001, 3001)])
+
+
 def test_dsack_of_a_part(net: Net) -> None:
     """RFC 2883 §4.2: only the part that was received before is reported."""
     peer, app = net.established()

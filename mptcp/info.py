@@ -37,6 +37,8 @@ class SubflowInfo:
     ssthresh: int | None
     in_flight: int
     mss: int
+    path_mtu: int
+    ecn: bool
     bytes_sent: int
     bytes_acked: int
     bytes_retransmitted: int
@@ -109,6 +111,8 @@ def subflow_info(subflow: Subflow) -> SubflowInfo:
         ssthresh=ssthresh if ssthresh < 1 << 60 else None,
         in_flight=snd.board.in_flight,
         mss=snd.mss,
+        path_mtu=subflow.pmtu.mtu,
+        ecn=subflow.ecn.sends,
         bytes_sent=snd.bytes_sent,
         bytes_acked=snd.bytes_acked,
         bytes_retransmitted=snd.bytes_retransmitted,

@@ -37,7 +37,7 @@ from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.fastopen import ClientFastOpen, CookieCache, CookieKeys
 from mptcp.tcp.host import Interface, Transmit
 from mptcp.tcp.input import segment_arrives
-from mptcp.tcp.pmtu import PathMtuCache
+from mptcp.tcp.known_mtus import PathMtuCache
 from mptcp.tcp.state import NEVER, State
 from mptcp.tcp.syncookies import SynCookies
 from mptcp.timers import RateLimit, Timed, TimerHeap

@@ -13,7 +13,7 @@ from mptcp.config import Config
 
 if TYPE_CHECKING:
     from mptcp.tcp.connection import TcpConnection
-    from mptcp.tcp.pmtu import PathMtuCache
+    from mptcp.tcp.known_mtus import PathMtuCache
     from mptcp.tcp.scoreboard import SentChunk
     from mptcp.wire.tcp import Segment
 

@@ -155,6 +155,8 @@ class Node:
             "ever": len(subflows),
             "sent_from": dict(sent),
             "received_at": dict(received),
+            "path_mtus": [subflow.path_mtu for subflow in subflows],
+            "ecn": [subflow.ecn for subflow in subflows],
             "closed": self.closed,
             "counters": dict(self.engine.stack.counters),
         }

@@ -11,7 +11,7 @@ from mptcp.events import Accepted, Event, Readable
 from mptcp.meta_socket import MetaSocket
 from mptcp.sim.network import SimHost, Simulation
 from mptcp.tcp.host import Transmit
-from mptcp.tcp.pmtu import PLATEAUS, RAISE_US, PathMtuCache, plateau_below
+from mptcp.tcp.known_mtus import PLATEAUS, RAISE_US, PathMtuCache, plateau_below
 from mptcp.wire.icmp import packet_too_big
 from mptcp.wire.ip import parse_ip
 from mptcp.wire.tcp import ACK, FIN, SYN

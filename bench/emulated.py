@@ -5,7 +5,9 @@
     ours 10.1.n.2 - mpn [kernel routes] -+
 
 Each trial has namespaces and an emulator process of its own; a sender of ours is a process of its
-own on a TUN device in host a, one routed hop more than the kernel's. All sockets of the kernel, of
+own on a TUN device in host a, one routed hop more than the kernel's. It runs at the niceness of the
+emulator, because there, in the process that delivers the packets, the kernel's TCP does its work:
+what else the machine does is to delay neither. All sockets of the kernel, of
 every trial, are served by one loop in this process, so that what receives is the same for all.
 
 How late the emulator delivers is measured from outside: on a second path of the same process, with
@@ -146,18 +148,21 @@ class _Road:
                 queue_bytes=queue,
                 mtu=cell.mtu,
                 seed=self.trial.seed,
+                forward=change,
             )
-            for number, name, rate, delay, queue in (
-                (1, "link", cell.rate_bps, cell.rtt_us // 2, cell.queue_bytes),
-                (2, "probe", 0, PROBE_DELAY_US, 0),
+            for number, name, rate, delay, queue, change in (
+                (
+                    1,
+                    "link",
+                    cell.rate_bps,
+                    cell.rtt_us // 2,
+                    cell.queue_bytes,
+                    forward_change(cell),
+                ),
+                (2, "probe", 0, PROBE_DELAY_US, 0, None),
             )
         ]
         self.emulator = enter(LinkEmulator.start(paths))
-        change = forward_change(cell)
-        changes: dict[str, Any] = {"loss": change.loss}
-        if cell.reorder:
-            changes |= {"reorder": cell.reorder, "reorder_us": cell.reorder_us}
-        self.emulator.set("link", direction="forward", **changes)
         self.b.add_route("10.1.0.0/16", device="link")
         self.probe_out = enter(self.a.socket(kind=socket.SOCK_DGRAM))
         self.probe_in = enter(self.b.socket(kind=socket.SOCK_DGRAM))
@@ -218,12 +223,16 @@ class _Road:
         fields = Path(f"/proc/{self.emulator.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def counters(self) -> dict[str, int]:
+        """The kernel's TCP counters in host a that are not 0."""
+        return {name: n for name, n in self.a.counters().items() if n and name.startswith("Tcp")}
+
     def outcome(self, cpu: float) -> Outcome:
         """End the senders and collect what everybody knows."""
         told: list[dict[str, Any]] = []
         for stream, node in zip(self.streams, self.nodes, strict=True):
             if stream.sender is not None:
-                told.append(_tcp_info(stream.sender))
+                told.append({**_tcp_info(stream.sender), "counters": self.counters()})
             elif node is not None:
                 node.end_input()
                 told.append(node.line(_GRACE_S))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from mptcp.tun.linkem import LinkChange
 
 MBIT: Final = 1_000_000
 _LEAST_QUEUE_PACKETS: Final = 32
-REORDERING: Final = "reorder" in {field.name for field in fields(LinkChange)}
-"""Whether the link model can reorder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,5 @@ class Cell:
 def forward_change(cell: Cell) -> LinkChange:
     """What makes a plain link the cell's, in the direction of the data."""
     if cell.reorder:
-        reordering: dict[str, Any] = {"reorder": cell.reorder, "reorder_us": cell.reorder_us}
-        return LinkChange(loss=cell.loss, **reordering)
+        return LinkChange(loss=cell.loss, reorder=cell.reorder, reorder_us=cell.reorder_us)
     return LinkChange(loss=cell.loss)

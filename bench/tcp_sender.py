@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import mptcp
 
@@ -23,6 +23,9 @@ from .meter import CpuClock
 from .nodes import say
 from .ours import BulkSender
 from .virtual import BUFFER
+
+NICENESS: Final = -10
+"""The link emulator's: see `emulated`."""
 
 
 def _stdin(loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Future[None], asyncio.Future[None]]:
@@ -82,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", type=Path)
     args = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us, in order
+    with contextlib.suppress(OSError):  # only with the right to
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     with cProfile.Profile() if args.profile else contextlib.nullcontext() as profiler:
         try:
             told = mptcp.run(_send(args))

@@ -67,8 +67,8 @@ class Bulk:
             delay_us=cell.rtt_us // 2,
             queue_bytes=cell.queue_bytes,
             mtu=cell.mtu,
+            forward=forward_change(cell),
         )
-        path[0].link.change(self.sim.now * 1000, forward_change(cell))
         self.link = path[0].link
         for number in range(len(controls)):
             receiver.stack.listen(_PORT + number)

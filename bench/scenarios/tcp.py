@@ -18,7 +18,7 @@ from mptcp.tcp.congestion import controllers
 
 from .. import response
 from ..emulated import Flow, Outcome, Trial, measure
-from ..paths import MBIT, REORDERING, Cell
+from ..paths import MBIT, Cell
 from ..plots import draw_tcp
 from ..pool import spread
 from ..registry import Options, Progress, scenario
@@ -28,7 +28,7 @@ from ..virtual import Job, transfer
 RATE_BPS: Final = 100 * MBIT
 LOSSES: Final = (0.0, 0.001, 0.01, 0.03)
 RTTS_MS: Final = (10, 50, 200)
-REORDERINGS: Final = (0.0, 0.01) if REORDERING else (0.0,)
+REORDERINGS: Final = (0.0, 0.01)
 GRID: Final = tuple(
     Cell(RATE_BPS, rtt * 1000, loss, reorder)
     for reorder in REORDERINGS
@@ -38,10 +38,10 @@ GRID: Final = tuple(
 REAL: Final = (
     # Every loss and every RTT occurs. What fills the link alone is the dearest: one such cell.
     Cell(RATE_BPS, 200_000, 0.0),
-    Cell(RATE_BPS, 50_000, 0.001, REORDERINGS[-1]),
+    Cell(RATE_BPS, 50_000, 0.001, 0.01),
     Cell(RATE_BPS, 200_000, 0.001),
     Cell(RATE_BPS, 10_000, 0.01),
-    Cell(RATE_BPS, 50_000, 0.01, REORDERINGS[-1]),
+    Cell(RATE_BPS, 50_000, 0.01, 0.01),
     Cell(RATE_BPS, 10_000, 0.03),
 )
 CONTROLS: Final = {"newreno": "reno", "cubic": "cubic"}

@@ -280,6 +280,10 @@ class Sender:
                 # RFC 5681 §3.2 (1): what limited transmit adds from now on does not count.
                 self.flight_size = outstanding
             self.dup_acks += 1
+            if self.rack.reordering_seen and self.recovery is Recovery.OPEN:
+                # What is only late must not slow growth down: it counts when it is selected, as it
+                # will not when SND.UNA passes it (Linux's tcp_may_raise_cwnd).
+                self._grow(delivered, in_flight_before)
             if self.undo.frto is not Frto.OFF:
                 self._frto_duplicate()
         elif self.undo.frto is not Frto.OFF and duplicate:
@@ -338,28 +342,36 @@ class Sender:
         self, now: int, acked: int, delivered: int, in_flight_before: int, ts_rtt: int
     ) -> None:
         """SND.UNA moved: leave recovery or grow the window (by what was not known before)."""
-        cc = self.cc
         if self.recovery is Recovery.OPEN:
             self.dup_acks = 0
         elif self.undo.original_echoed(now, ts_rtt) or self._frto_advance():
             self._take_back()
             return
-        elif self.una >= self.recovery_point:
-            was_fast = self.recovery is Recovery.FAST
-            self._leave_recovery()
-            if was_fast:
-                return  # RFC 6582 §3.2 (3), RFC 6675 §5: the window is ssthresh now
-        elif self.recovery is Recovery.FAST:
-            if not self.sack_ok:
-                # RFC 6582 §3.2 step 3, partial ACK: the next hole is lost too.
-                self.dup_acks = max(0, self.dup_acks - max(1, acked // self.mss))
-                self.resend_at_once = self.board.mark_first_lost(self.mss)
-            return
+        else:
+            if self.recovery is Recovery.LOSS and not self.sack_ok:
+                # RFC 3465 §2.3: L = 1 after a time-out. What lay behind the hole had left the
+                # network long before; with SACK it is not in `delivered`.
+                delivered = min(delivered, self.mss)
+            if self.una >= self.recovery_point:
+                was_fast = self.recovery is Recovery.FAST
+                self._leave_recovery()
+                if was_fast:
+                    return  # RFC 6582 §3.2 (3), RFC 6675 §5: the window is ssthresh now
+            elif self.recovery is Recovery.FAST:
+                if not self.sack_ok:
+                    # RFC 6582 §3.2 step 3, partial ACK: the next hole is lost too.
+                    self.dup_acks = max(0, self.dup_acks - max(1, acked // self.mss))
+                    self.resend_at_once = self.board.mark_first_lost(self.mss)
+                return
+        self._grow(delivered, in_flight_before)
+
+    def _grow(self, delivered: int, in_flight_before: int) -> None:
+        """Let the window grow for what was delivered, if it was in use."""
         limited = self.recovery is Recovery.LOSS or self.validation.limited(
-            cc, in_flight_before, self.rtt.rto
+            self.cc, in_flight_before, self.rtt.rto
         )
         if limited and self.una != self.echo_ack:
-            cc.on_ack(delivered)
+            self.cc.on_ack(delivered)
 
     def _leave_recovery(self) -> None:
         """All that was outstanding at the loss is acknowledged."""

@@ -13,7 +13,8 @@ from mptcp.sim import Simulation
 from mptcp.stack import Stack
 from mptcp.tcp.congestion import INFINITE_SSTHRESH, CongestionControl, NewReno, controllers
 from mptcp.tcp.cubic import Cubic
-from tests.peer import Peer, Wire
+from mptcp.wire.tcp import ACK
+from tests.peer import Peer, Wire, ms, seconds
 
 MSS = 1000
 
@@ -116,6 +117,42 @@ def test_initial_window(mss: int, window: int) -> None:
     peer.handshake(mss=mss)
     cc = peer.subflow().cc
     assert (cc.cwnd, cc.initial_window, cc.ssthresh) == (window, window, INFINITE_SSTHRESH)
+
+
+@pytest.mark.parametrize(
+    ("reordering", "after_sack", "after_ack"), [(True, 12, 13), (False, 10, 11)]
+)
+def test_growth_for_what_was_only_late(reordering: bool, after_sack: int, after_ack: int) -> None:
+    """RFC 3465 §2: each byte counts once, and where packets overtake each other, when it arrives.
+
+    As in Linux (tcp_may_raise_cwnd): without known reordering only ACKs that advance count.
+    """
+    peer = Peer(Wire(mptcp=False, nodelay=True, congestion_control="newreno"))
+    connection = peer.handshake(mss=MSS, rtt=ms(100))
+    cc = peer.subflow().cc
+    peer.subflow().snd.rack.reordering_seen = reordering
+    connection.send(bytes(10 * MSS))
+    peer.drain()
+    peer.send(ACK, ack=1, options=[peer.sacked((1 + MSS, 1 + 3 * MSS))], at=ms(100))
+    assert cc.cwnd == after_sack * MSS
+    peer.send(ACK, ack=1 + 3 * MSS)
+    assert cc.cwnd == after_ack * MSS
+
+
+def test_an_ack_after_a_timeout_counts_for_one_segment() -> None:
+    """RFC 3465 §2.3: L = 1 after a time-out: without SACK the ACK covers what arrived long before.
+
+    Ten segments, the first one lost; its retransmission fills the hole: cwnd 2, not 5 (ssthresh).
+    """
+    peer = Peer(Wire(mptcp=False, nodelay=True, congestion_control="newreno", sack=False))
+    connection = peer.handshake(mss=MSS)
+    cc = peer.subflow().cc
+    connection.send(bytes(10 * MSS))
+    peer.drain()
+    peer.expect(ACK, seq=1, length=MSS, within=seconds(2))
+    assert (cc.cwnd, cc.ssthresh) == (MSS, 5 * MSS)
+    peer.send(ACK, ack=1 + 10 * MSS)
+    assert cc.cwnd == 2 * MSS
 
 
 # -- the contract ---------------------------------------------------------------------------------

@@ -95,8 +95,8 @@ class Network:
         self.now = 1_000_000
         self.dice = dice
         self.events = Events()
-        self.calm = False
-        """No more disturbance from now on."""
+        self.calm_at = NEVER
+        """No more disturbance from then on."""
         self.check: Callable[[Host], None] = lambda host: None
         """Called for a host that has nothing more to say at an instant."""
         self.in_flight = 0
@@ -179,10 +179,11 @@ class Network:
         if way.down:
             events.dropped += 1
             return
-        if self._mark and not self.calm and self.dice.random() < self._mark:
+        calm = now >= self.calm_at
+        if self._mark and not calm and self.dice.random() < self._mark:
             packet = _mark(packet)
-        fate = 1.0 if self.calm else self.dice.random()
-        if way.burst and not self.calm:
+        fate = 1.0 if calm else self.dice.random()
+        if way.burst and not calm:
             way.burst -= 1
             fate = 0.0
         if fate >= self._any:

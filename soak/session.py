@@ -150,7 +150,7 @@ class Session:
                 break
             if number == MAX_CONNECTIONS:
                 raise Failure(f"{result.bytes} bytes and {network.events.total} events only")
-        network.calm = True
+        network.calm_at = network.now
         for path in range(1, scenario.paths + 1):
             for host in network.hosts:
                 network.restore_interface(host, path)
@@ -209,6 +209,8 @@ class Session:
         server = self.server = self._program("server", scenario.server, number, more)
         server.peer = client
         self.lost_interface = False
+        # With time-outs that double, a storm that lasts could outlast anyone's patience.
+        network.calm_at = network.now + MINUTE
         path = self.dice.randrange(1, scenario.paths + 1)
         remote = hosts[1].interfaces[path].addresses[0][0]
         client.connection = hosts[0].stack.connect(remote, PORT)

@@ -257,8 +257,13 @@ class DataReceiver:
             queue[-1] = memoryview(b"".join((queue[-1], view)))
             self.memory += true_size(queue[-1])
         else:
+            charge = true_size(view)
+            if charge > 2 * size + COALESCE:
+                # The end of what was repeated for the most part: do not keep all of it alive.
+                view = memoryview(bytes(view))
+                charge = true_size(view)
             queue.append(view)
-            self.memory += true_size(view)
+            self.memory += charge
 
     def take(self, limit: int) -> list[memoryview]:
         """Remove up to `limit` bytes for the application."""

@@ -13,6 +13,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from operator import attrgetter
 
+from mptcp.data_queues import COALESCE
+
 _ssn = attrgetter("ssn")
 
 MAX_MAPPINGS = 4096
@@ -47,6 +49,14 @@ class RxMapping:
         self.checksum = checksum
         self.held: list[memoryview] = []
         """With checksums: payload that waits until the mapping is whole and verified."""
+
+    def hold(self, view: memoryview) -> None:
+        """Keep in-order payload; small pieces are joined, for each view costs more than a byte."""
+        held = self.held
+        if held and len(held[-1]) + len(view) <= COALESCE:
+            held[-1] = memoryview(b"".join((held[-1], view)))
+        else:
+            held.append(view)
 
 
 class RxMappings:

@@ -379,7 +379,7 @@ class Subflow(TcpConnection):
             if mapping.checksum is None:
                 meta.on_data(self, mapping.dsn + offset, view[:count], now)
             else:
-                mapping.held.append(view[:count])
+                mapping.hold(view[:count])
                 if offset + count == mapping.length and not self._verify(mapping, now):
                     return
             ssn += count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mptcp.sim.network import Simulation
@@ -21,6 +21,13 @@ failures = st.lists(
 
 
 @settings(max_examples=20, deadline=None)
+@example(
+    seed=1882,
+    events=[("interface down", 0, "a", 10)],
+    loss=0.02,
+    offload=False,
+    early_end=False,
+)
 @given(
     seed=st.integers(0, 1 << 16),
     events=failures,
@@ -42,6 +49,15 @@ def test_paths_come_and_go(
     up, down = payload(1_500_000, seed), payload(200_000, seed + 1)
     client, server = open_programs(a, b, up, down, early_end=early_end)
     sim.run(100_000)
+    # Until both have the other's key a connection is its first subflow (RFC 8684 §3.1).
+    assert sim.run(
+        until=lambda: (
+            server.connection is not None
+            and server.connection.confirmed
+            and client.connection is not None
+            and client.connection.confirmed
+        )
+    )
     interfaces = {host.name: dict(host.stack.book.interfaces) for host in (a, b)}
     for kind, path, side, wait in events:
         host = a if side == "a" else b

@@ -41,7 +41,6 @@ class Ecn:
         "_mode",
         "_sent_plain",
         "_sent_setup",
-        "_told",
         "ack_flags",
         "heeds",
         "sends",
@@ -53,8 +52,6 @@ class Ecn:
         self._sent_plain = False
         self._got_setup = False
         self._got_plain = False
-        self._told = 0
-        """Reductions of the window the peer has been told of with CWR, as `Sender.reductions`."""
         self.ack_flags = ACK
         self.sends = False
         """New data may be marked ECT, and ECE means congestion."""
@@ -130,8 +127,8 @@ class Ecn:
         """The TCP flags to add to a segment that may be marked ECT: CWR or nothing, -1: no ECT."""
         if chunk.resent or not chunk.parts:
             return -1
-        reductions = conn.snd.reductions
-        if self._told == reductions:
+        snd = conn.snd
+        if not snd.cwr_due:
             return 0
-        self._told = reductions
+        snd.cwr_due = False
         return CWR

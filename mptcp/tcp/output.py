@@ -385,7 +385,7 @@ def _send_probe_of_tail(conn: TcpConnection, segment: int, now: int) -> Transmit
     if transmit is not None:
         snd.probe_sent(now, is_retrans=False)
         return transmit
-    part = snd.probe_again(now)
+    part = snd.probe_again(segment, now)
     conn.host.counters["TcpRetransSegs"] += 1
     return send_data(conn, part, now)
 

@@ -46,6 +46,7 @@ class Sender:
         "bytes_retransmitted",
         "bytes_sent",
         "cc",
+        "cwr_due",
         "dup_acks",
         "echo_ack",
         "echo_point",
@@ -59,7 +60,6 @@ class Sender:
         "recovery",
         "recovery_point",
         "reduced_at",
-        "reductions",
         "reorder_deadline",
         "resend_at_once",
         "round_end",
@@ -107,7 +107,7 @@ class Sender:
         self.recovery_point = iss  # RFC 6675 RecoveryPoint / RFC 6582 recover
         self.spared: tuple[int, int] | None = None
         """Where a path-MTU probe is: its loss alone is no congestion (RFC 4821 §7.6.2)."""
-        self.reductions = 0  # of the window, for whatever reason
+        self.cwr_due = False  # the window was reduced and the peer not told (RFC 3168 §6.1.2)
         self.echo_point = iss  # SND.NXT at the last reduction because of ECE (RFC 3168 §6.1.2)
         self.echo_ack = -1  # the last ACK number that came with ECE: it does not grow the window
         self.dup_acks = 0
@@ -201,9 +201,12 @@ class Sender:
         if self.board and self.recovery is Recovery.OPEN:
             self.tlp.due = True
 
-    def probe_again(self, now: int) -> SentChunk:
-        """RFC 8985 §7.3: no new data to probe with, so the last segment goes again."""
-        part = self.board.resend_tail(self.mss, now)
+    def probe_again(self, segment: int, now: int) -> SentChunk:
+        """RFC 8985 §7.3: no new data to probe with, so the last segment goes again.
+
+        `segment`: payload that fits beside the options, also when what was sent was larger.
+        """
+        part = self.board.resend_tail(segment, now)
         self._resent(part.end - part.seq, now)
         self.probe_sent(now, is_retrans=True)
         return part
@@ -328,7 +331,8 @@ class Sender:
     def _on_dsack(self, ack: int, dsack: tuple[int, int] | None, bare_duplicate: bool) -> None:
         """What a DSACK, or its absence, says of probes and retransmissions."""
         verdict = self.tlp.on_ack(ack, dsack, bare_duplicate)
-        if verdict is Verdict.REPAIRED and self.recovery is Recovery.OPEN:
+        in_window = self.una < self.echo_point  # of a mark: reduced already (RFC 3168 §6.1.2)
+        if verdict is Verdict.REPAIRED and self.recovery is Recovery.OPEN and not in_window:
             # RFC 8985 §7.4.2 (2): the probe hid a loss from the congestion controller.
             self._reduce(min(self.nxt - self.una, self.cc.cwnd))
             self.cc.on_recovered()
@@ -406,6 +410,7 @@ class Sender:
         """RFC 4015 §3.2: the segments were delayed or reordered, not lost."""
         self.board.unmark_lost()
         self.undo.stop()
+        self.cwr_due = False  # nothing is reduced: the peer's marks have not been answered
         self.spurious += 1
         if self.recovery is not Recovery.OPEN:
             self._leave_recovery()
@@ -452,7 +457,7 @@ class Sender:
             # RFC 5681 §4.3: the loss of a retransmission is a second sign of congestion.
             self.reduced_at = now
             self.resend_at_once = True
-            self.reductions += 1
+            self.cwr_due = True
             self.cc.on_loss(min(board.in_flight, self.cc.cwnd))
             self.prr.start(self.nxt - self.una)
 
@@ -480,7 +485,7 @@ class Sender:
 
     def _reduce(self, flight_size: int) -> None:
         """Tell the controller of a loss, in a way that can be undone."""
-        self.reductions += 1
+        self.cwr_due = True
         self.cc.save()
         self.cc.on_loss(flight_size)
         self.reduced_at = self.cc.now
@@ -516,7 +521,8 @@ class Sender:
         if ack <= self.echo_point or ack <= self.recovery_point or ack > self.nxt:
             return False
         self.echo_point = self.nxt
-        self.reductions += 1
+        self.cwr_due = True
+        self.undo.stop()  # to take an older recovery back would take this reduction back too
         self.cc.now = now
         self.cc.on_ecn(min(self.nxt - self.una, self.cc.cwnd))
         return True
@@ -551,7 +557,7 @@ class Sender:
         # RFC 5681 §3.1 takes FlightSize; what fast recovery sent meanwhile must not raise it, and
         # a window that was just reduced for the same loss is not reduced again (as in Linux).
         flight_size = min(self.nxt - self.una, cc.cwnd)
-        self.reductions += 1
+        self.cwr_due = True
         cc.on_timeout(flight_size, first=first and not recovering)
         self.recovery = Recovery.LOSS
         self.recovery_point = self.nxt

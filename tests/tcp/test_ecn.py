@@ -467,3 +467,39 @@ def test_simultaneous_open_with_ecn() -> None:
     peer.send(SYN | ACK | ECE, seq=0, options=[Mss(MSS), SackPermitted()])
     peer.subflow().meta.send(bytes(500))
     assert tos(next(seen for seen in peer.drain() if seen.data)) == ECT_0
+
+
+def test_recovery_that_was_needless_is_not_told() -> None:
+    """RFC 3168 §6.1.2 with RFC 2883: a reduction that is taken back announces no CWR."""
+    peer = sending(data=10_000)
+    peer.drain()
+    for number in range(2, 6):
+        peer.send(ACK, ack=1, options=[peer.sacked((1 + MSS, 1 + number * MSS))], at=ms(100))
+    resent = [seen for seen in peer.drain() if seen.data]
+    assert [seen.seq for seen in resent] == [1]
+    assert peer.subflow().cc.ssthresh < 10 * MSS
+    again = peer.sacked((1, 1 + MSS))
+    peer.send(ACK, ack=1 + 5 * MSS, options=[again])
+    assert peer.subflow().snd.spurious == 1
+    peer.subflow().meta.send(bytes(5000))
+    new = [seen for seen in peer.drain() if seen.data]
+    assert new
+    assert not [seen for seen in new if seen.flags & CWR]
+
+
+def test_reduction_for_a_mark_is_not_taken_back() -> None:
+    """RFC 3168 §6.1.2: what shows later that a recovery was needless restores no marked window."""
+    peer = sending(data=100_000)
+    peer.drain()
+    cc = peer.subflow().cc
+    for number in range(2, 6):
+        peer.send(ACK, ack=1, options=[peer.sacked((1 + MSS, 1 + number * MSS))], at=ms(100))
+    sent = peer.drain()
+    end = max([1 + 10 * MSS, *(seen.end for seen in sent)])
+    peer.send(ACK, ack=end)
+    later = [seen for seen in peer.drain() if seen.data]
+    peer.send(ACK | ECE, ack=later[-1].end)
+    marked = cc.cwnd
+    peer.send(ACK, options=[peer.sacked((1, 1 + MSS))])
+    assert cc.cwnd == marked
+    assert peer.wire.stack.counters["TcpEcnReductions"] == 1

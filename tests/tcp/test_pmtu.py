@@ -415,6 +415,36 @@ def test_probe_that_is_lost_is_no_congestion() -> None:
     assert peer.wire.stack.counters["TcpRetransTimeouts"] == 3
 
 
+@pytest.mark.parametrize("offload", [False, True])
+def test_probe_that_is_lost_with_rack_and_timestamps(offload: bool) -> None:
+    """RFC 8985 §6.2 finds it, by time; RFC 4821 §7.6.2: no window is reduced for it."""
+    peer = made(mtu_probing="on", offload=offload, rack_tlp=True)
+    connection = peer.handshake(mss=MSS, rtt=ms(100), timestamps=True)
+    connection.send(bytes(14_000))
+    probe, *behind = [seen for seen in peer.drain() if seen.data]
+    assert sizes([probe]) == [1500]
+    cc = peer.subflow().cc
+    before = (cc.cwnd, cc.ssthresh)
+    peer.send(ACK, ack=1, options=[peer.sacked((probe.end, behind[-1].end))], at=ms(100))
+    peer.wire.advance(ms(200))
+    resent = [seen for seen in peer.drain() if len(seen.data) > 0 and seen.seq < probe.end]
+    assert sum(len(seen.data) for seen in resent) == len(probe.data)
+    assert max(seen.gso_size + 52 if seen.gso_size else sizes([seen])[0] for seen in resent) == 1064
+    assert cc.cwnd >= before[0]
+    assert cc.ssthresh == before[1]
+    assert peer.wire.stack.counters["TcpExtTCPMTUPFail"] == 1
+
+
+def test_tail_loss_probe_fits_beside_its_options() -> None:
+    """RFC 8985 §7.3 with RFC 6691 §3: the probe of a chunk's tail is one segment of the size."""
+    peer = made(rack_tlp=True, offload=True)
+    connection = peer.handshake(mss=MSS, rtt=ms(10), timestamps=True)
+    connection.send(bytes(10 * 1448))
+    assert sum(len(seen.data) for seen in peer.drain()) == 10 * 1448
+    probe = peer.expect(within=ms(300))
+    assert (len(probe.data), probe.gso_size, probe.end) == (1448, 0, 1 + 10 * 1448)
+
+
 def test_loss_beside_the_probe_is_congestion() -> None:
     """RFC 4821 §7.6.3: other losses in the same window reduce it as ever."""
     peer, connection, _ = black_hole()

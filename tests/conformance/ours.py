@@ -44,7 +44,9 @@ class OurNet(Net):
         if self._stack is None:
             self.started = True
             settings = self.settings
-            changes: dict[str, Any] = {field: value for field, value, _, _ in settings.more}
+            changes: dict[str, Any] = {
+                field: value for field, value, _, _ in settings.more if field
+            }
             if "pacing" in Config.__slots__:
                 changes.setdefault("pacing", False)  # as the kernel's reno without the qdisc fq
             config = Config(

@@ -34,7 +34,7 @@ _ETH_P_ALL: Final = 3
 _SO_TIMESTAMPNS: Final = 35
 _TIMESPEC: Final = struct.Struct("=qq")
 _TCP_QUICKACK: Final = 12
-_TCP_USER_TIMEOUT: Final = 18
+_KEEPALIVE: Final = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
 _STATES: Final = (
     "",
     "ESTABLISHED",
@@ -69,6 +69,8 @@ _COMMON: Final = {
     "tcp_comp_sack_nr": "0",
     # RFC 5961 §7: Linux answers one bad segment of a connection in 500 ms (a script tests it).
     "tcp_invalid_ratelimit": "0",
+    # Linux may hold a segment back to make a larger chunk of it; not when this is large.
+    "tcp_tso_win_divisor": "255",
     "tcp_rmem": "4096 131072 6291456",
     "tcp_wmem": "4096 1048576 6291456",
 }
@@ -277,6 +279,12 @@ class KernelApp(App):
                     self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, int(value))
                 case "quickack":
                     self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, int(value))
+                case "keepalive":
+                    self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                    for option, setting in zip(_KEEPALIVE, value, strict=True):
+                        self.socket.setsockopt(socket.IPPROTO_TCP, option, setting)
+                case "user_timeout_ms":
+                    self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, value)
                 case _:
                     raise ValueError(name)
         self.net.collect()

@@ -184,6 +184,13 @@ class OurApp(App):
                     pass  # always so (RFC 6093 §6)
                 case "quickack":
                     self.subflow.quick_acks = 16 if value else 0
+                case "keepalive":
+                    idle, interval, count = value
+                    self.meta.options.keepalive(
+                        idle_us=idle * 1_000_000, interval_us=interval * 1_000_000, count=count
+                    )
+                case "user_timeout_ms":
+                    self.meta.options.user_timeout(value * 1000)
                 case _:
                     raise ValueError(name)
         self.net.collect()

@@ -95,7 +95,8 @@ class App(abc.ABC):
 
     @abc.abstractmethod
     def set(self, **options: Any) -> None:
-        """Change an option: nodelay, quickack (False: delay ACKs from now on), …"""
+        """Change options: nodelay, quickack (False: delay ACKs from now on), oobinline,
+        keepalive (idle s, interval s, count), user_timeout_ms."""
 
     @abc.abstractmethod
     def state(self) -> str:

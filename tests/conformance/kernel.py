@@ -200,15 +200,27 @@ class KernelNet(Net):
         self._sockets.append(made)
         return made
 
-    def connect(self, address: str, port: int) -> App:
+    def connect(
+        self, address: str, port: int, *, data: bytes = b"", fast_open: bool = False
+    ) -> App:
         made = self._socket(":" in address)
-        code = made.connect_ex((address, port))
-        assert code in (0, errno.EINPROGRESS), errno.errorcode[code]
+        if fast_open:
+            try:
+                made.sendto(data, socket.MSG_FASTOPEN, (address, port))
+            except BlockingIOError:
+                assert not data, "no cookie: the kernel has not taken the data"
+        else:
+            code = made.connect_ex((address, port))
+            assert code in (0, errno.EINPROGRESS), errno.errorcode[code]
         self.collect()
         return KernelApp(self, made)
 
-    def listen(self, port: int, *, backlog: int = 16, ipv6: bool = False) -> Listener:
+    def listen(
+        self, port: int, *, backlog: int = 16, ipv6: bool = False, fast_open: int = 0
+    ) -> Listener:
         made = self._socket(ipv6)
+        if fast_open:
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, fast_open)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((LOCAL6 if ipv6 else LOCAL4, port))
         made.listen(backlog)

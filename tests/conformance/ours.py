@@ -120,12 +120,17 @@ class OurNet(Net):
         self.stack.handle_timeout(self._now)
         self.collect()
 
-    def connect(self, address: str, port: int) -> App:
-        return OurApp(self, self.stack.connect(address, port))
+    def connect(
+        self, address: str, port: int, *, data: bytes = b"", fast_open: bool = False
+    ) -> App:
+        return OurApp(self, self.stack.connect(address, port, data=data, fast_open=fast_open))
 
-    def listen(self, port: int, *, backlog: int = 16, ipv6: bool = False) -> Listener:
+    def listen(
+        self, port: int, *, backlog: int = 16, ipv6: bool = False, fast_open: int = 0
+    ) -> Listener:
         address = LOCAL6 if ipv6 else LOCAL4
-        return OurListener(self, self.stack.listen(port, address, backlog=backlog))
+        listener = self.stack.listen(port, address, backlog=backlog, fast_open=fast_open)
+        return OurListener(self, listener)
 
     def close(self) -> None:
         self._stack = None

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from mptcp.tcp.ranges import RangeSet
 from mptcp.wire.checksum import finish, ones_sum, pseudo_sum
+from mptcp.wire.icmp import IcmpKind, packet_too_big, unreachable
 from mptcp.wire.seq import unwrap
 from mptcp.wire.tcp import ACK, FIN, RST, SYN, Segment, emit_options, flag_names
 from tests.conformance.vocabulary import LOCAL4, LOCAL6, PEER4, PEER6, Net, raw_address
@@ -45,8 +46,8 @@ class Seen:
     sack: tuple[tuple[int, int], ...]
     ecn: int
     """ECN field of the IP header (RFC 3168 §5)."""
-    header: bytes
-    """The TCP segment as on the wire."""
+    packet: bytes
+    """The whole IP packet."""
     segment: Segment
 
     @property
@@ -117,7 +118,7 @@ class Peer:
             self.local_port = seg.sport
         return seg.sport == self.local_port
 
-    def arrived(self, seg: Segment, header: bytes, at: int) -> None:
+    def arrived(self, seg: Segment, packet: bytes, at: int) -> None:
         """Called for each segment of the flow."""
         if seg.flags & SYN:
             self.stack_isn = seg.seq
@@ -145,7 +146,7 @@ class Peer:
             options_of(seg),
             blocks,
             seg.tos & 3,
-            header,
+            packet,
             seg,
         )
         self.net.log.append(f"  < {seen}")
@@ -270,6 +271,23 @@ class Peer:
             f"len={len(data)} {list(options)}"
         )
         self.net.inject(packet)
+
+    def icmp(self, seen: Seen, kind: IcmpKind, *, mtu: int = 0, shift: int = 0) -> None:
+        """A router between us says this of a segment of the system.
+
+        `mtu` of PACKET_TOO_BIG; `shift` is added to the number of the segment it quotes.
+        """
+        quoted = bytearray(seen.packet)
+        at = (20 if len(self.raw) == 4 else 40) + 4
+        number = int.from_bytes(quoted[at : at + 4], "big") + shift & MASK32
+        quoted[at : at + 4] = number.to_bytes(4, "big")
+        if kind is IcmpKind.PACKET_TOO_BIG:
+            message = packet_too_big(memoryview(quoted), mtu, self.raw)
+        else:
+            message = unreachable(memoryview(quoted), self.raw, kind)
+        assert message is not None
+        self.net.log.append(f"> {self.net.time / 1000:.3f} ms ICMP {kind.value} {mtu or ''}")
+        self.net.inject(message)
 
     # -- what is expected ----------------------------------------------------------------------
 

@@ -18,14 +18,14 @@ SYNCHRONIZED = (
 )
 
 
-def lead(net: Net, state: str, *, timestamps: bool = False) -> tuple[Peer, App]:
+def lead(net: Net, state: str) -> tuple[Peer, App]:
     """A connection in a synchronized `state`, opened by the system, and nothing in flight from it
     but the FIN of FIN-WAIT-1, CLOSING and LAST-ACK. Neither side has sent data.
 
     Afterwards `peer.nxt` is the number that the system expects next, and the system's SND.NXT is 1
     before its FIN, 2 after it. The application holds its socket still.
     """
-    peer, app = net.established(timestamps=timestamps)
+    peer, app = net.established()
     if state in ("FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "TIME-WAIT"):
         app.shutdown()
         peer.expect(FIN | ACK, seq=1, ack=1)
@@ -37,7 +37,7 @@ def lead(net: Net, state: str, *, timestamps: bool = False) -> tuple[Peer, App]:
                 peer.expect(ACK, seq=2, ack=2)
         if state == "CLOSING":
             peer.send(FIN | ACK, ack=1)
-            peer.expect(ACK, ack=2, options=None)
+            peer.expect(ACK, ack=2)
     elif state in ("CLOSE-WAIT", "LAST-ACK"):
         peer.send(FIN | ACK, ack=1)
         peer.expect(ACK, seq=1, ack=2, within=50_000)

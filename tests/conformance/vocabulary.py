@@ -57,7 +57,8 @@ class Settings:
     fin_wait_2_s: int = 60
     min_rto_ms: int = 200
     more: tuple[tuple[str, object, str, object], ...] = ()
-    """Settings one script needs: (`Config` field, value, sysctl below net.ipv4, value)."""
+    """Settings one script needs: (`Config` field, value, sysctl below net.ipv4, value); "" where
+    one of the two has none."""
 
 
 class AppError(Exception):
@@ -215,7 +216,10 @@ class Net(abc.ABC):
         self.settings = replace(self.settings, **changes)
 
     def tune(self, field: str, value: object, sysctl: str, kernel: object) -> None:
-        """Set one field of `Config`, or the sysctl net.ipv4.`sysctl`, before the first use."""
+        """Set one field of `Config`, or the sysctl net.ipv4.`sysctl`, before the first use.
+
+        "" stands for none.
+        """
         self.configure(more=(*self.settings.more, (field, value, sysctl, kernel)))
 
     def differs(self, why: str, *, ours: T, kernel: T) -> T:
@@ -255,12 +259,16 @@ class Net(abc.ABC):
         """Take what the system has sent by now."""
 
     @abc.abstractmethod
-    def connect(self, address: str, port: int) -> App:
-        """An application begins to connect."""
+    def connect(
+        self, address: str, port: int, *, data: bytes = b"", fast_open: bool = False
+    ) -> App:
+        """An application begins to connect, with Fast Open (RFC 7413) where it can."""
 
     @abc.abstractmethod
-    def listen(self, port: int, *, backlog: int = 16, ipv6: bool = False) -> Listener:
-        """An application listens."""
+    def listen(
+        self, port: int, *, backlog: int = 16, ipv6: bool = False, fast_open: int = 0
+    ) -> Listener:
+        """An application listens; `fast_open`: how many it takes by data of their SYN."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -297,7 +305,7 @@ class Net(abc.ABC):
             seg = parse_segment(view, ip, verify_checksum=True)
             for peer in self.peers:
                 if peer.owns(seg):
-                    peer.arrived(seg, bytes(view[ip.offset : ip.end]), at)
+                    peer.arrived(seg, packet, at)
                     return
             self.log.append(f"  ? {at / 1000:.3f} ms {seg}")
         elif ip.protocol == ICMP or (ip.protocol == ICMPV6 and packet[ip.offset] < 128):

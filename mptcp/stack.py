@@ -418,11 +418,11 @@ class Stack:
             return
         if flags & (SYN | ACK | FIN) == SYN:
             syn_arrives(self, seg, now)
-        elif not (
-            flags & (SYN | ACK) == ACK
-            and self.cookies.recent(now)
-            and cookie_arrives(self, seg, now)
-        ):
+        elif not flags & ACK:
+            if listener_for(self, seg) is None:
+                self.reset_for(seg, seg.interface)
+            # RFC 9293 §3.10.7.2 fourth: to a listener it says nothing.
+        elif flags & SYN or not (self.cookies.recent(now) and cookie_arrives(self, seg, now)):
             self.reset_for(seg, seg.interface)
 
     def reset_for(self, seg: Segment, interface: int, options: bytes = b"") -> None:

@@ -1,5 +1,33 @@
-"""Virtual time: hosts, links and networks in which the unchanged stack runs deterministically."""
+"""Virtual time: hosts, links and networks in which the unchanged stack runs deterministically.
 
-from mptcp.sim.network import Direction, SimHost, Simulation
+`docs/simulator.md` is the guide.
+"""
 
-__all__ = ["Direction", "SimHost", "Simulation"]
+from mptcp.sim.apps import Bulk, Requests, Responder, Sink
+from mptcp.sim.direction import Direction
+from mptcp.sim.host import SimHost
+from mptcp.sim.middlebox import Middlebox, StripOption, Way
+from mptcp.sim.network import Path, Simulation
+from mptcp.sim.router import Router
+from mptcp.sim.series import Series
+from mptcp.sim.topology import dumbbell
+from mptcp.tun.linkem import LinkChange, lte_trace
+
+__all__ = [
+    "Bulk",
+    "Direction",
+    "LinkChange",
+    "Middlebox",
+    "Path",
+    "Requests",
+    "Responder",
+    "Router",
+    "Series",
+    "SimHost",
+    "Simulation",
+    "Sink",
+    "StripOption",
+    "Way",
+    "dumbbell",
+    "lte_trace",
+]

@@ -1,7 +1,8 @@
-"""A network in virtual time: unchanged `Stack`s joined by links with rate, delay, queue and loss.
+"""A network in virtual time: unchanged `Stack`s joined by links, routers and middleboxes.
 
 A run is a function of the scenario and its seed: time jumps to the next event, entropy comes from
-seeded generators, nothing sleeps. Times are microseconds here; the link model counts nanoseconds.
+seeded generators, nothing sleeps. Only what has something to do is touched. Times are microseconds
+here; the link model counts nanoseconds.
 
     sim = Simulation(seed=1)
     a, b = sim.host("a"), sim.host("b")
@@ -9,206 +10,266 @@ seeded generators, nothing sleeps. Times are microseconds here; the link model c
     b.stack.listen(80)
     connection = a.stack.connect("10.0.0.2", 80)
     sim.run(until=lambda: connection.established)
+
+Programs may use the stacks and connections between two calls of `run`, in `on_event` and in what
+`at` and `every` call; in `until` they may only look. A host that a program touches elsewhere has to
+be told so (`SimHost.wake`).
 """
 
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import PurePath
+from typing import Any, BinaryIO
 
 from mptcp.addressing import parse_prefix
 from mptcp.config import Config
-from mptcp.events import Event
-from mptcp.stack import Offload, Stack
-from mptcp.tcp.host import Interface, Transmit
-from mptcp.tun.linkem import Damaged, Link, LinkChange
-from mptcp.wire.segmentation import split_tcp
+from mptcp.sim.agenda import Agenda
+from mptcp.sim.direction import Direction
+from mptcp.sim.failure import explain_failure
+from mptcp.sim.host import SimHost
+from mptcp.sim.middlebox import BoxNode, Middlebox
+from mptcp.sim.recording import FileRecorder, Recorder, attach
+from mptcp.sim.router import Router
+from mptcp.sim.routing import find_routes
+from mptcp.sim.series import Series
+from mptcp.stack import Stack
+from mptcp.tcp.host import Interface
+from mptcp.tun.linkem import Link, LinkChange
 
-TRUSTED = Offload(trusted=True)
+__all__ = ["Direction", "Path", "SimHost", "Simulation"]
 
-Tap = Callable[[int, "SimHost", bytes], bool]
-"""Sees each packet that enters a link: (now, sender, packet); False drops it."""
+Tap = Callable[[int, SimHost, bytes], bool]
+"""Sees each packet that a host sends: (now, sender, packet); False drops it. It may put packets on
+any link."""
 
-
-@dataclass(slots=True)
-class Direction:
-    """One direction of a path: the link, and where it ends."""
-
-    link: Link
-    source: SimHost
-    target: SimHost
-    interface_id: int
-    offload: bool
-
-
-class SimHost:
-    """A `Stack` in the simulator, and what drives it."""
-
-    def __init__(self, sim: Simulation, name: str, stack: Stack) -> None:
-        self.sim = sim
-        self.name = name
-        self.stack = stack
-        self.out: dict[int, Direction] = {}
-        self.events: list[Event] = []
-        """Every event so far, in order."""
-        self.on_event: Callable[[Event], None] | None = None
-
-    def collect(self) -> None:
-        """Take the stack's events."""
-        while (event := self.stack.poll_event()) is not None:
-            self.events.append(event)
-            if self.on_event is not None:
-                self.on_event(event)
-
-    def flush(self, now: int) -> bool:
-        """Put what the stack wants to send on its links; whether there was anything."""
-        sent = False
-        while (transmit := self.stack.poll_transmit(now)) is not None:
-            sent = True
-            direction = self.out.get(transmit.interface)
-            if direction is None:
-                self.stack.transmit_refused(now, transmit)
-                continue
-            for packet in _packets(transmit):
-                if self.sim.tap is None or self.sim.tap(now, self, packet):
-                    direction.link.enqueue(now * 1000, packet)
-        return sent
-
-
-def _packets(transmit: Transmit) -> list[bytes]:
-    """What the link carries: a chunk becomes MTU-sized packets, each lost or queued by itself."""
-    packet = transmit.packet()
-    if not transmit.csum_start:
-        return [packet]
-    size = transmit.gso_size or len(packet)
-    return split_tcp(packet, size)
+Path = tuple[Direction, Direction]
+"""What `connect` made: there and back."""
 
 
 class Simulation:
-    """Hosts, links and virtual time."""
+    """Hosts, routers, middleboxes, links and virtual time."""
 
     def __init__(self, seed: int = 0, start_us: int = 1_000_000) -> None:
         self.seed = seed
-        self.now = start_us
+        self.agenda = Agenda(start_us)
         self.random = random.Random(seed)
+        """For the scenario: drawn from here, its chances repeat with the seed."""
         self.hosts: list[SimHost] = []
+        self.routers: list[Router] = []
         self.directions: list[Direction] = []
         self.tap: Tap | None = None
+        self.awake: deque[SimHost] = deque()
+        self._routes_known = True
+
+    @property
+    def now(self) -> int:
+        """Virtual time in microseconds."""
+        return self.agenda.now
+
+    # -- building ------------------------------------------------------------------------------
 
     def host(
         self,
         name: str,
         config: Config | None = None,
         *,
+        offload: bool = False,
         isn: Callable[[bytes], int] | None = None,
         idsn: Callable[[bytes], int] | None = None,
         **changes: object,
     ) -> SimHost:
-        """Add a host. `changes` are `Config` fields that differ from `config`."""
+        """Add a host. `changes` are `Config` fields that differ from `config`: `mptcp=False` makes
+        a plain TCP host. With `offload` it sends chunks, which its links cut into packets, and
+        trusts the checksums of packets that nothing has damaged."""
         config = replace(config or Config(), **changes)  # type: ignore[arg-type]
         entropy = random.Random(self.random.getrandbits(64)).randbytes
         stack = Stack(config, entropy, now=self.now, isn=isn, idsn=idsn)
-        host = SimHost(self, name, stack)
+        host = SimHost(self, name, stack, offload=offload)
         self.hosts.append(host)
         return host
 
+    def router(self, name: str, *, icmp: bool = True) -> Router:
+        """Add a router; see `Router`."""
+        router = Router(name, icmp=icmp)
+        self.routers.append(router)
+        return router
+
+    def middlebox(self, box: Middlebox, name: str = "") -> BoxNode:
+        """Add a middlebox, to be connected twice; the first link is where "forward" begins."""
+        return BoxNode(self.agenda, name or type(box).__name__.lower(), box)
+
     def connect(
         self,
-        a: SimHost,
-        a_address: str,
-        b: SimHost,
-        b_address: str,
+        a: SimHost | Router | BoxNode,
+        a_address: str | None,
+        b: SimHost | Router | BoxNode,
+        b_address: str | None,
         *,
         rate_bps: int = 0,
         delay_us: int = 0,
         loss: float = 0.0,
         queue_bytes: int = 0,
         mtu: int = 1500,
-        offload: bool = False,
+        offload: bool | None = None,
         a_routes: list[str] | None = None,
         b_routes: list[str] | None = None,
         forward: LinkChange | None = None,
         backward: LinkChange | None = None,
         **link: Any,
-    ) -> tuple[Direction, Direction]:
-        """Join two hosts by a path; returns its two directions, whose links can be changed.
+    ) -> Path:
+        """Join two nodes by a path; returns its two directions, whose links can be changed.
 
-        `link` are further fields of a `LinkChange` for both directions; `forward` (from a to b)
-        and `backward` are what one direction has beside or instead. `mtu` is of the interfaces.
+        An address ("10.0.0.1/24") is needed by a host, useful to a router (its ICMP errors come
+        from there), nothing to a middlebox. `link` are further fields of a `LinkChange` for both
+        directions; `forward` (from a to b) and `backward` are what one direction has beside or
+        instead. `mtu` is of the interfaces, and what a router may put on the link; an `mtu` in a
+        `LinkChange` swallows larger packets without a word. Raises ValueError.
         """
         both = LinkChange(
             rate_bps=rate_bps, delay_us=delay_us, loss=loss, queue_bytes=queue_bytes
         ).merged(LinkChange(**link))
-        sides = []
-        for host, address, routes in ((a, a_address, a_routes), (b, b_address, b_routes)):
-            number = len(host.out) + 1
-            interface = Interface(
-                number,
-                f"{host.name}{number}",
-                mtu=mtu,
-                offload=offload,
-                addresses=[parse_prefix(address)],
-                routes=[parse_prefix(route) for route in routes or []],
-            )
-            sides.append((host, interface))
-        (a, a_if), (b, b_if) = sides
+        prefixes = [parse_prefix(address) for address in (a_address, b_address) if address]
+        numbers = (len(a.out) + 1, len(b.out) + 1)
         pair = []
-        for source, source_if, target, target_if, own in (
-            (a, a_if, b, b_if, forward),
-            (b, b_if, a, a_if, backward),
+        for source, address, target, number, own in (
+            (a, a_address, b, numbers[1], forward),
+            (b, b_address, a, numbers[0], backward),
         ):
+            trusted = isinstance(target, SimHost) and (
+                target.offload if offload is None else offload
+            )
             model = Link(both.merged(own), seed=self.random.getrandbits(32))
-            direction = Direction(model, source, target, target_if.id, offload)
-            source.out[source_if.id] = direction
+            direction = Direction(
+                self.agenda, model, source, target, number, mtu=mtu, offload=trusted
+            )
+            direction.source_address = [parse_prefix(address)[0]] if address else []
+            direction.prefixes = prefixes
             self.directions.append(direction)
             pair.append(direction)
-        a.stack.interface_up(self.now, a_if)
-        b.stack.interface_up(self.now, b_if)
+        self._attach(a, a_address, pair[0], mtu, offload, a_routes)
+        self._attach(b, b_address, pair[1], mtu, offload, b_routes)
+        self._routes_known = False
         return pair[0], pair[1]
 
-    def set_down(self, path: tuple[Direction, Direction], down: bool) -> None:
+    def _attach(
+        self,
+        node: SimHost | Router | BoxNode,
+        address: str | None,
+        direction: Direction,
+        mtu: int,
+        offload: bool | None,
+        routes: list[str] | None,
+    ) -> None:
+        if not isinstance(node, SimHost):
+            node.add_port(direction)
+            return
+        if address is None:
+            raise ValueError(f"host {node.name} needs an address")
+        number = len(node.out) + 1
+        interface = Interface(
+            number,
+            f"{node.name}{number}",
+            mtu=mtu,
+            offload=node.offload if offload is None else offload,
+            addresses=[parse_prefix(address)],
+            routes=[parse_prefix(route) for route in routes or []],
+        )
+        node.out[number] = direction
+        node.stack.interface_up(self.now, interface)
+
+    def set_down(self, path: Path, down: bool) -> None:
         """Cut a path (what is in flight is lost too) or bring it back."""
+        self.change(path, LinkChange(down=down))
+
+    def change(self, path: Path, change: LinkChange) -> None:
+        """Change both directions of a path from now on."""
         for direction in path:
-            direction.link.change(self.now * 1000, LinkChange(down=down))
+            direction.change(change)
+
+    # -- programs ------------------------------------------------------------------------------
+
+    def at(self, time_us: int, call: Callable[[], object]) -> None:
+        """Call something at a moment of virtual time (the next one if that has passed)."""
+
+        def action(time: int) -> None:
+            call()
+            self.wake_all()
+
+        self.agenda.at(time_us, action)
+
+    def every(self, period_us: int, call: Callable[[], object]) -> None:
+        """Call something again and again, first after one period. Raises ValueError."""
+        if period_us < 1:
+            raise ValueError(f"a period of {period_us} µs")
+
+        def again() -> None:
+            self.at(self.now + period_us, again)
+            call()
+
+        self.at(self.now + period_us, again)
+
+    def sample(self, period_us: int, value: Callable[[], float]) -> Series:
+        """Note a value now and after every period: for plots, or for rates of a counter."""
+        series = Series(self.now, value())
+        self.every(period_us, lambda: series.add(self.now, value()))
+        return series
+
+    # -- watching ------------------------------------------------------------------------------
+
+    def capture(self, file: BinaryIO, *where: SimHost | Direction) -> None:
+        """Write packets as pcapng to `file`, of all hosts or of these hosts and links."""
+        self.record(FileRecorder(file, f"simulation seed {self.seed}"), *where)
+
+    def record(self, recorder: Recorder, *where: SimHost | Direction) -> None:
+        """As `capture`, for any recorder."""
+        for place in where or self.hosts:
+            attach(recorder, place)
+
+    def explain_failure(
+        self, name: str, folder: str | PurePath | None = None
+    ) -> AbstractContextManager[None]:
+        """See `mptcp.sim.failure`: an exception inside tells the seed and leaves a capture."""
+        return explain_failure(self, name, folder)
+
+    # -- running -------------------------------------------------------------------------------
+
+    def wake_all(self) -> None:
+        """Look at every host and link: any of them may have been changed from outside."""
+        for host in self.hosts:
+            host.wake()
+        for direction in self.directions:
+            direction.schedule()
+
+    def ask_tap(self, now: int, host: SimHost, packet: bytes) -> bool:
+        """Show a packet to the tap; whether it may go on."""
+        assert self.tap is not None
+        passed = self.tap(now, host, packet)
+        for direction in self.directions:
+            direction.schedule()
+        return passed
 
     def settle(self) -> None:
-        """Let every host send and report until nothing moves at this instant."""
-        busy = True
-        while busy:
-            busy = False
-            for host in self.hosts:
-                host.collect()
-                if host.flush(self.now):
-                    busy = True
+        """Let every host that is awake send and report until nothing moves at this instant."""
+        awake, now = self.awake, self.agenda.now
+        while awake:
+            awake.popleft().settle(now)
 
     def step(self, limit: int) -> bool:
         """Advance to the next event, at most to `limit`; False when nothing is left before it."""
+        self.wake_all()
+        return self._step(limit)
+
+    def _step(self, limit: int) -> bool:
         self.settle()
-        upcoming = limit + 1
-        for direction in self.directions:
-            deadline = direction.link.next_deadline()
-            if deadline is not None:
-                upcoming = min(upcoming, -(-deadline // 1000))
-        for host in self.hosts:
-            timeout = host.stack.poll_timeout()
-            if timeout is not None:
-                upcoming = min(upcoming, timeout)
-        if upcoming > limit:
-            self.now = limit
+        if self.agenda.next() > limit:
+            self.agenda.now = max(self.agenda.now, limit)
             return False
-        self.now = max(self.now, upcoming)
-        for direction in self.directions:
-            for packet in direction.link.dequeue(self.now * 1000):
-                direction.target.stack.handle_packet(
-                    self.now,
-                    direction.interface_id,
-                    memoryview(packet),
-                    TRUSTED if direction.offload and type(packet) is not Damaged else None,
-                )
-        for host in self.hosts:
-            host.stack.handle_timeout(self.now)
+        self.agenda.run_next()
         return True
 
     def run(
@@ -218,9 +279,14 @@ class Simulation:
         until: Callable[[], bool] | None = None,
     ) -> bool:
         """Run for `duration_us` of virtual time or until `until()` holds; whether it held."""
+        if not self._routes_known:
+            self._routes_known = True
+            for router in self.routers:
+                find_routes(router)
         limit = self.now + duration_us
+        self.wake_all()
         while until is None or not until():
-            if not self.step(limit):
+            if not self._step(limit):
                 break
         self.settle()
         return until is not None and until()

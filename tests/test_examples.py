@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,14 +11,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def figures(example: str) -> list[tuple[str, list[float]]]:
+def figures(example: str, *arguments: str) -> list[tuple[str, list[float]]]:
     """Of each line that an example prints the first word, and the numbers."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / example)],
+        [sys.executable, str(ROOT / "examples" / example), *arguments],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},  # this checkout, whatever is installed
     )
     assert (done.returncode, done.stderr) == (0, "")
     return [
@@ -54,3 +56,14 @@ def test_two_ports_opens_a_second_subflow_on_the_same_addresses() -> None:
     assert port != other_port
     assert min(acked, other_acked) > 0
     assert acked + other_acked == 200_000
+
+
+def test_an_experiment_of_thirty_lines_with_a_plot(tmp_path: Path) -> None:
+    """Both paths carry their part; the outage of one does not stop the other."""
+    plot = tmp_path / "plot.png"
+    (name, (goodput,)), (wifi, (first,)), (lte, (second,)) = figures("experiment.py", str(plot))
+    assert (name, wifi, lte) == ("goodput", "Wi-Fi", "LTE")
+    assert 4 < first < 8 * 50 / 60
+    assert second > 2
+    assert 0.9 * (first + second) < goodput < first + second
+    assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

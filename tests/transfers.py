@@ -7,6 +7,7 @@ checks that every byte arrived in order on both sides and that both connections 
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterable
 
@@ -172,16 +173,18 @@ def exchange(
 
     Without `goodbye` one side may have closed while the other could not hear its last word: when
     that one returns, it is told of a connection that is no more.
+    A failure tells its seed, and leaves a capture in the folder MPTCP_SIM_CAPTURES if that is set.
     """
-    finished = sim.run(limit_us, until=lambda: client.done and server.done)
-    assert bytes(server.incoming) == up, progress(server, up)
-    assert bytes(client.incoming) == down, progress(client, down)
-    assert finished, f"not closed after {limit_us} µs: {client.end} {server.end}"
-    ends = {client.end, server.end}
-    if goodbye:
-        assert ends == {ConnectionEnd.CLOSED}
-    else:
-        assert ConnectionEnd.CLOSED in ends <= {ConnectionEnd.CLOSED, ConnectionEnd.RESET}
+    with sim.explain_failure("exchange", os.environ.get("MPTCP_SIM_CAPTURES")):
+        finished = sim.run(limit_us, until=lambda: client.done and server.done)
+        assert bytes(server.incoming) == up, progress(server, up)
+        assert bytes(client.incoming) == down, progress(client, down)
+        assert finished, f"not closed after {limit_us} µs: {client.end} {server.end}"
+        ends = {client.end, server.end}
+        if goodbye:
+            assert ends == {ConnectionEnd.CLOSED}
+        else:
+            assert ConnectionEnd.CLOSED in ends <= {ConnectionEnd.CLOSED, ConnectionEnd.RESET}
 
 
 def progress(program: Program, wanted: bytes) -> str:

@@ -3,6 +3,7 @@
 from .fairness import Fairness
 from .goodput import Goodput
 from .micro import Micro
+from .simulator import Simulator
 from .tcp import Tcp
 
-__all__ = ["Fairness", "Goodput", "Micro", "Tcp"]
+__all__ = ["Fairness", "Goodput", "Micro", "Simulator", "Tcp"]

@@ -262,14 +262,15 @@ class Simulation:
     def step(self, limit: int) -> bool:
         """Advance to the next event, at most to `limit`; False when nothing is left before it."""
         self.wake_all()
+        self.settle()
         return self._step(limit)
 
     def _step(self, limit: int) -> bool:
-        self.settle()
         if self.agenda.next() > limit:
             self.agenda.now = max(self.agenda.now, limit)
             return False
         self.agenda.run_next()
+        self.settle()
         return True
 
     def run(
@@ -285,8 +286,8 @@ class Simulation:
                 find_routes(router)
         limit = self.now + duration_us
         self.wake_all()
+        self.settle()
         while until is None or not until():
             if not self._step(limit):
                 break
-        self.settle()
         return until is not None and until()

@@ -62,7 +62,7 @@ def test_list_names_every_scenario_and_case() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["run", "warp"], "no scenario 'warp': there are fairness, goodput, micro"),
+        (["run", "warp"], "no scenario 'warp': there are fairness, goodput, micro, simulator"),
         (["run", "micro", "--only", "kernel-bbr"], "no case 'kernel-bbr'"),
         (["run", "micro", "--json", "/nowhere/at/all.json"], "/nowhere/at/all.json: No such file"),
         (["run", "micro", "--runs", "0"], "0 is not in 1..1000"),
@@ -159,6 +159,22 @@ def need_namespaces() -> None:
     reason = require_namespaces()
     if reason is not None:
         pytest.skip(reason)
+
+
+def test_the_simulator_is_measured_against_real_time(tmp_path: Path) -> None:
+    """Virtual seconds for each second of CPU, and whether the goal is met."""
+    file = tmp_path / "result.json"
+    arguments = ["run", "simulator", "--quick", "--seconds", "1", "--json", str(file)]
+    assert cli.main(arguments) == 0
+    found = json.loads(file.read_text())
+    check_schema(found, ["simulator"])
+    rows = {row["key"]: row for row in found["scenarios"][0]["rows"]}
+    assert set(rows) == {"two-paths", "two-paths-chunks", "one-path"}
+    two = rows["two-paths"]
+    assert two["details"][0]["packets"] > 2000
+    assert two["median"] == pytest.approx(two["details"][0]["ratio_cpu"])
+    notes = " ".join(found["scenarios"][0]["notes"])
+    assert ("NOT met" in notes) == (two["median"] < 10)
 
 
 @pytest.mark.netns

@@ -5,9 +5,8 @@ loses packets for other reasons than congestion. In virtual time, on one path.
 """
 
 from mptcp.events import Event, Readable
-from mptcp.sim import Simulation
+from mptcp.sim import LinkChange, Simulation
 from mptcp.tcp.congestion import NewReno, controllers
-from mptcp.tun.linkem import LinkChange
 
 SIZE, START_US = 5_000_000, 1_000_000
 
@@ -23,7 +22,7 @@ def experiment(controller: str) -> int:
     sim = Simulation(seed=1, start_us=START_US)
     a, b = sim.host("a", congestion_control=controller), sim.host("b")
     path = sim.connect(a, "10.0.1.1/24", b, "10.0.1.2/24", rate_bps=20_000_000, delay_us=20_000)
-    path[0].link.change(sim.now * 1000, LinkChange(loss=1 / 300))
+    path[0].change(LinkChange(loss=1 / 300))
     received = 0
 
     def read(event: Event) -> None:

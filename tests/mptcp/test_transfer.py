@@ -22,8 +22,7 @@ def disturb(sim: Simulation, seed: int, drop: float, duplicate: float, hold: flo
 
     def send(now: int, host: SimHost, packet: bytes) -> None:
         # 10.0.n.x: the third byte of the source names the path.
-        link = list(host.out.values())[packet[14]].link
-        link.enqueue(now * 1000, packet)
+        list(host.out.values())[packet[14]].send(now, packet)
 
     def tap(now: int, host: SimHost, packet: bytes) -> bool:
         if held and rng.random() < 0.3:

@@ -58,7 +58,7 @@ def disturb(sim: Simulation, seed: int, drop: float, duplicate: float, hold: flo
     held: list[tuple[SimHost, bytes]] = []
 
     def send(now: int, host: SimHost, packet: bytes) -> None:
-        next(iter(host.out.values())).link.enqueue(now * 1000, packet)
+        next(iter(host.out.values())).send(now, packet)
 
     def tap(now: int, host: SimHost, packet: bytes) -> bool:
         if held and rng.random() < 0.3:

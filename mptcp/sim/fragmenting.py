@@ -11,12 +11,12 @@ _COPIED: Final = 0x80  # an option with this bit goes into every fragment (RFC 7
 
 
 def fragment(packet: bytes, mtu: int) -> list[bytes]:
-    """Cut an IPv4 packet into fragments of at most `mtu` bytes (28 or more and room for options).
+    """Cut an IPv4 packet into fragments of at most `mtu` bytes (68 or more: RFC 791 §3.2).
 
     A fragment may be cut again: offsets and the last one's "more" flag carry over.
     """
     length = (packet[0] & 0xF) << 2
-    total = int.from_bytes(packet[2:4], "big")
+    total = min(int.from_bytes(packet[2:4], "big"), len(packet))
     word = int.from_bytes(packet[6:8], "big")
     offset, flags = word & 0x1FFF, word & 0xE000
     first = packet[:length]

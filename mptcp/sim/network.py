@@ -40,6 +40,7 @@ from mptcp.sim.series import Series
 from mptcp.stack import Stack
 from mptcp.tcp.host import Interface
 from mptcp.tun.linkem import Link, LinkChange
+from mptcp.wire.icmp import MIN_MTU_IPV4
 
 __all__ = ["Direction", "Path", "SimHost", "Simulation"]
 
@@ -130,6 +131,8 @@ class Simulation:
         instead. `mtu` is of the interfaces, and what a router may put on the link; an `mtu` in a
         `LinkChange` swallows larger packets without a word. Raises ValueError.
         """
+        if mtu < MIN_MTU_IPV4:
+            raise ValueError(f"an MTU of {mtu}: {MIN_MTU_IPV4} or more")
         both = LinkChange(
             rate_bps=rate_bps, delay_us=delay_us, loss=loss, queue_bytes=queue_bytes
         ).merged(LinkChange(**link))
@@ -222,7 +225,7 @@ class Simulation:
     # -- watching ------------------------------------------------------------------------------
 
     def capture(self, file: BinaryIO, *where: SimHost | Direction) -> None:
-        """Write packets as pcapng to `file`, of all hosts or of these hosts and links."""
+        """Write packets as pcapng to `file`: of these hosts and links, or all hosts made so far."""
         self.record(FileRecorder(file, f"simulation seed {self.seed}"), *where)
 
     def record(self, recorder: Recorder, *where: SimHost | Direction) -> None:

@@ -72,8 +72,8 @@ class Router:
     def take(self, now: int, direction: Direction, packet: bytes) -> None:
         """See `Node`: forward, or say why not."""
         back = self.out[direction.interface_id]
-        is_ipv4 = packet[0] >> 4 == 4
-        if type(packet) is Damaged:
+        is_ipv4 = bool(packet) and packet[0] >> 4 == 4
+        if type(packet) is Damaged or len(packet) < (20 if is_ipv4 else 40):
             # RFC 1812 §5.2.2: a header that does not sum up is not worth looking at.
             try:
                 parse_ip(memoryview(packet))

@@ -269,6 +269,44 @@ def test_a_damaged_header_goes_no_further_than_a_router() -> None:
     assert b.stack.counters["TcpInCsumErrors"] == 1
 
 
+@pytest.mark.parametrize("rubbish", [b"", b"\x45", b"\x60" * 30, bytes(60), b"\x45" + bytes(30)])
+def test_rubbish_stops_at_a_router(rubbish: bytes) -> None:
+    """RFC 1812 §5.2.2: whatever a middlebox may have made of a packet, a router survives it."""
+    sim = Simulation(seed=1)
+    a, b, _ = line(sim)
+    arrived = Listening(b)
+    sim.run(0)
+    a.out[1].send(sim.now, rubbish)
+    a.out[1].send(sim.now, tcp_packet())
+    sim.run(10_000)
+    assert len(arrived.packets) == 1
+
+
+def test_marks_take_the_place_of_drops_end_to_end() -> None:
+    """RFC 3168 §5, §6.1: CoDel marks, the sender slows down, nothing is lost or sent twice."""
+    sim = Simulation(seed=1)
+    a, b = sim.host("a", mptcp=False, ecn="on"), sim.host("b", mptcp=False, ecn="on")
+    there, _ = sim.connect(
+        a,
+        "10.0.0.1/24",
+        b,
+        "10.0.0.2/24",
+        rate_bps=10_000_000,
+        delay_us=10_000,
+        queue_bytes=300_000,
+        aqm="codel",
+        ecn=True,
+    )
+    sink = Sink(b)
+    bulk = Bulk(a, "10.0.0.2")
+    sim.run(5_000_000)
+    assert there.link.stats.marked > 5
+    assert there.link.stats.drops_aqm == there.link.stats.drops_queue == 0
+    assert sink.received * 8 / 5 > 8_000_000
+    assert bulk.connection is not None
+    assert bulk.connection.subflows[0].snd.bytes_retransmitted == 0
+
+
 def test_two_flows_share_one_bottleneck() -> None:
     """Both TCPs go through one queue: together they have the link, and each a fair part of it."""
     sim = Simulation(seed=4)
@@ -395,3 +433,5 @@ def test_a_host_needs_an_address() -> None:
     sim = Simulation()
     with pytest.raises(ValueError, match="needs an address"):
         sim.connect(sim.host("a"), None, sim.router("r"), None)
+    with pytest.raises(ValueError, match="MTU"):
+        sim.connect(sim.router("r"), None, sim.router("s"), None, mtu=60)

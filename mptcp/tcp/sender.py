@@ -538,7 +538,8 @@ class Sender:
             # RFC 2018 §8: SND.UNA itself is sacked, so the receiver has discarded what it held.
             board.forget_sack()
         if self.sack_ok and self.rack_tlp and first:
-            patience = self.rack.rtt + self.rack.reo_wnd(True, self.rtt.min_rtt, self.rtt.srtt)
+            rtt = self.rack.rtt or self.rtt.srtt  # nothing but the SYN was acknowledged so far
+            patience = rtt + self.rack.reo_wnd(True, self.rtt.min_rtt, self.rtt.srtt)
             board.mark_all_lost(now - patience)
         else:
             board.mark_all_lost()

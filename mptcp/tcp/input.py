@@ -281,6 +281,10 @@ def _take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
             conn.persist_deadline = NEVER
             conn.persist_backoff = 0
             conn.host.mark_ready(conn)
+        if seg.sack and snd.sack_ok:
+            _, late = _sack_blocks(conn, seg, ack)
+            if late is not None:
+                snd.on_late_dsack(ack, late)
         return True
     # RFC 5681 §2; RFC 8684 §3.3: an ACK with an MPTCP option other than DSS is no duplicate.
     duplicate = (

@@ -1,7 +1,7 @@
 """Round-trip time and retransmission timeout (RFC 6298), in integer microseconds.
 
 Invariants: `rto` is within [min_rto, max_rto]; `backoff` doublings are applied to it and are
-forgotten when a new acknowledgement of new data arrives (RFC 6298 §5.7 as clarified by Karn).
+forgotten with the next sample, which an ACK of what was sent again does not give (Karn).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class RttEstimator:
     def sample(self, rtt: int) -> None:
         """Take one measurement of `rtt` µs (values below 1 count as 1: clocks have a grain)."""
         rtt = max(rtt, 1)
+        self.backoff = 0  # RFC 6298 §5, Karn: the doubling is kept until there is a new sample
         if self.srtt == 0:
             # RFC 6298 (2.2)
             self.srtt = rtt

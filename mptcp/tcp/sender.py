@@ -261,7 +261,6 @@ class Sender:
             self.una = ack
             self.bytes_acked += acked
             self.timeouts = 0
-            self.rtt.reset_back_off()
             if ack > self.round_end:
                 cc.rounds += 1
                 self.round_end = self.nxt
@@ -328,6 +327,10 @@ class Sender:
         if highest > rack.fack:
             rack.fack = highest
 
+    def on_late_dsack(self, ack: int, dsack: tuple[int, int]) -> None:
+        """A DSACK when nothing is outstanding: the last retransmissions were needless after all."""
+        self._on_dsack(ack, dsack, False)
+
     def _on_dsack(self, ack: int, dsack: tuple[int, int] | None, bare_duplicate: bool) -> None:
         """What a DSACK, or its absence, says of probes and retransmissions."""
         verdict = self.tlp.on_ack(ack, dsack, bare_duplicate)
@@ -359,8 +362,10 @@ class Sender:
             if self.una >= self.recovery_point:
                 was_fast = self.recovery is Recovery.FAST
                 self._leave_recovery()
-                if was_fast:
-                    return  # RFC 6582 §3.2 (3), RFC 6675 §5: the window is ssthresh now
+                if was_fast and not self.sack_ok:
+                    return  # RFC 6582 §3.2 (3): the window is ssthresh now
+                # With SACK too (RFC 6675 §5), but what only this ACK delivers counts for its
+                # growth, as that of any ACK of new data does (and Linux's too).
             elif self.recovery is Recovery.FAST:
                 if not self.sack_ok:
                     # RFC 6582 §3.2 step 3, partial ACK: the next hole is lost too.
@@ -563,6 +568,7 @@ class Sender:
         self.recovery = Recovery.LOSS
         self.recovery_point = self.nxt
         self.reduced_at = now
+        self.resend_at_once = True  # RFC 6298 (5.4): whatever was spared is in flight
         self.rto_deadline = now + self.rtt.rto
 
     def on_refused(self, chunk: SentChunk) -> None:

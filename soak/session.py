@@ -23,7 +23,7 @@ from soak.program import LONGEST, Failure, Program, state, verdict
 from soak.scenario import Scenario, Side
 
 MINUTE = 60_000_000
-PATIENCE_US = 10 * MINUTE
+PATIENCE_US = 120 * MINUTE
 MAX_CONNECTIONS = 12
 PORT = 80
 

@@ -176,8 +176,10 @@ class NewReno(CongestionControl):
         if self.cwnd < self.ssthresh:
             acked = slow_start(self, acked)
         credit = self.credit + acked
-        while credit >= self.cwnd:
-            credit -= self.cwnd
+        # RFC 5681 §3.1 asks for one SMSS in each round trip, which delivers the whole segments that
+        # fit; with the fraction counted too a window of a few segments would grow a fifth slower.
+        while credit >= (whole := max(self.cwnd - self.cwnd % self.mss, self.mss)):
+            credit -= whole
             self.cwnd += self.mss
         self.credit = credit
 

@@ -378,6 +378,8 @@ class TcpConnection:
             snd.on_reorder_timeout(now)
             self.host.mark_ready(self)
         if now >= snd.tlp.deadline:
+            if snd.board:
+                delivery_stalled(self, snd.board.first().sent_at)
             snd.on_probe_timeout()
             self.host.mark_ready(self)
         elif now >= snd.rto_deadline:
@@ -428,8 +430,9 @@ class TcpConnection:
         if snd.timeouts >= self.retry_limit():
             self.abort(end=ConnectionEnd.TIMED_OUT)
             return
-        if not snd.timeouts:
-            delivery_stalled(self, snd.board.first().sent_at)
+        first = snd.board.first()
+        if not snd.timeouts and not (snd.tlp.end_seq >= 0 and first.retransmissions):
+            delivery_stalled(self, first.sent_at)
         snd.on_timeout(now)
         self.host.counters["TcpRetransTimeouts"] += 1
         self.pmtu.on_timeout(self, now)

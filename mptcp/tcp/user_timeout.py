@@ -107,7 +107,7 @@ def delivery_stalled(conn: TcpConnection, since: int) -> None:
     user_timeout = conn.user_timeout
     if user_timeout is not None and user_timeout.timeout_us:
         # RFC 5482 §3.1: never before one retransmission could have been answered.
-        conn.user_timeout_deadline = since + max(user_timeout.timeout_us, conn.snd.rtt.rto)
+        conn.user_timeout_deadline = since + max(user_timeout.timeout_us, conn.snd.rtt.rto_base)
         conn.host.rearm(conn)
 
 

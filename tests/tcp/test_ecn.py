@@ -501,5 +501,5 @@ def test_reduction_for_a_mark_is_not_taken_back() -> None:
     peer.send(ACK | ECE, ack=later[-1].end)
     marked = cc.cwnd
     peer.send(ACK, options=[peer.sacked((1, 1 + MSS))])
-    assert cc.cwnd == marked
+    assert marked <= cc.cwnd <= marked + MSS  # what the ACK covers counts as ever
     assert peer.wire.stack.counters["TcpEcnReductions"] == 1

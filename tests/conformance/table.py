@@ -43,9 +43,14 @@ def table() -> str:
     """The table as Markdown."""
     rows = ["| script | ours | kernel | why |", "|---|---|---|---|"]
     rows += [
-        f"| `{name}` | `{ours}` | `{kernel}` | {why} |" for name, why, ours, kernel in differences()
+        f"| `{name}` | `{_cell(ours)}` | `{_cell(kernel)}` | {_cell(why)} |"
+        for name, why, ours, kernel in differences()
     ]
     return "\n".join(rows) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def written() -> str:

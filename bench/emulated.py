@@ -100,6 +100,8 @@ class Outcome:
         if len(inside) < 2:
             raise BenchError("the measurement is shorter than two samples")
         (first, before), (last, after) = inside[0], inside[-1]
+        if after == before:
+            raise BenchError(f"nothing arrived between {first:.0f} s and {last:.0f} s")
         return (after - before) * 8 / (last - first) / 1e6
 
 

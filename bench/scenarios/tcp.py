@@ -21,7 +21,7 @@ from ..emulated import Flow, Outcome, Trial, measure
 from ..paths import MBIT, Cell
 from ..plots import draw_tcp
 from ..pool import spread
-from ..registry import Options, Progress, scenario
+from ..registry import BenchError, Options, Progress, scenario
 from ..results import Report, Row, Verdict, number
 from ..virtual import Job, transfer
 
@@ -285,7 +285,10 @@ def _real(plan: _Plan, options: Options, progress: Progress) -> list[Row]:
             tick=tick,
         )
         for part, outcome in zip(batch, outcomes, strict=True):
-            part.row.values.append(outcome.goodput(0, plan.warmup, span))
+            try:
+                part.row.values.append(outcome.goodput(0, plan.warmup, span))
+            except BenchError as error:
+                raise BenchError(f"{part.row.label}, seed {part.trial.seed}: {error}") from error
             part.row.details.append(_details(part, outcome, len(batch)))
     for row in rows:
         row.remark = _remark(row)

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from mptcp.bench import cli
+from mptcp.bench.emulated import Outcome
 from mptcp.bench.paths import MBIT, Cell
 from mptcp.bench.pool import spread
-from mptcp.bench.registry import Options
+from mptcp.bench.registry import BenchError, Options
 from mptcp.bench.response import goodput, reno_window
 from mptcp.bench.results import Report, Row, Verdict
 from mptcp.bench.scenarios import fairness, tcp
@@ -67,6 +68,17 @@ def test_flows_of_one_simulation_share_its_link() -> None:
         assert [total for _, total in line] == sorted(total for _, total in line)
         assert line[-1][1] > 0
     assert sum(line[-1][1] for line in lines) * 8 / 4 > 0.85 * 10 * MBIT
+
+
+def test_a_stalled_flow_is_an_error_not_a_figure() -> None:
+    """A stack that stops sending must not come out as a small median."""
+    samples = [(0.0, 0), (0.5, 500_000), (1.0, 1_000_000), (1.5, 1_000_000), (2.0, 1_000_000)]
+    outcome = Outcome([samples], [{}], 0.0, {}, {})
+    assert outcome.goodput(0, 0.0, 1.0) == pytest.approx(1_000_000 * 8 / 1.5 / 1e6)
+    with pytest.raises(BenchError, match="nothing arrived between 1 s and 2 s"):
+        outcome.goodput(0, 1.0, 2.0)
+    with pytest.raises(BenchError, match="shorter than two samples"):
+        outcome.goodput(0, 2.0, 2.0)
 
 
 def test_jain() -> None:

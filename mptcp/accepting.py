@@ -112,7 +112,7 @@ def syn_arrives(stack: Stack, seg: Segment, now: int, isn: int | None = None) ->
     if stack.config.mptcp:
         for option in seg.mptcp:
             if isinstance(option, MpJoinSyn):
-                _join(stack, seg, option, now)
+                _join(stack, seg, option, now, isn)
                 return
             if isinstance(option, MpCapable):
                 offer = option
@@ -122,6 +122,9 @@ def syn_arrives(stack: Stack, seg: Segment, now: int, isn: int | None = None) ->
         return
     full = len(listener.half_open) >= listener.backlog
     cookies = stack.config.syn_cookies
+    if full:
+        name = "TcpExtTCPReqQFullDrop" if cookies == "never" else "TcpExtTCPReqQFullDoCookies"
+        stack.counters[name] += 1
     if len(stack.metas) >= stack.config.max_connections or (full and cookies == "never"):
         stack.counters["TcpExtListenDrops"] += 1
     elif full or cookies == "always":
@@ -270,7 +273,7 @@ def cookie_arrives(stack: Stack, seg: Segment, now: int) -> bool:
     return True
 
 
-def _join(stack: Stack, seg: Segment, option: MpJoinSyn, now: int) -> None:
+def _join(stack: Stack, seg: Segment, option: MpJoinSyn, now: int, isn: int | None) -> None:
     """RFC 8684 §3.2: a SYN that wants to join the connection of a token."""
     meta = stack.tokens.get(option.token)
     if meta is None or meta.fallback or meta.ended is not None or not meta.confirmed:
@@ -290,6 +293,7 @@ def _join(stack: Stack, seg: Segment, option: MpJoinSyn, now: int) -> None:
         seg.dport,
         seg.src,
         seg.sport,
+        isn,
     )
     subflow.remote_id = option.address_id
     subflow.remote_nonce = option.nonce

@@ -408,7 +408,8 @@ class Stack:
                 connection.state is State.TIME_WAIT
                 and flags & (SYN | ACK | RST | FIN) == SYN
                 and syn_may_reuse(connection, seg)
-                and listener_for(self, seg) is not None
+                # MP_JOIN needs no listener (RFC 8684 §3.2).
+                and (seg.mptcp or listener_for(self, seg) is not None)
             ):
                 syn_arrives(self, seg, now, take_over(self, connection))
             else:

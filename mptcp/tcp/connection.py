@@ -284,6 +284,12 @@ class TcpConnection:
         """Enter CLOSED and tell both sides of this object."""
         if self.state is State.CLOSED:
             return
+        if (
+            self.fast_open is not None
+            and self.state is State.SYN_SENT
+            and end in (ConnectionEnd.TIMED_OUT, ConnectionEnd.UNREACHABLE)
+        ):
+            self.fast_open.gave_up(self, now)
         self.state = State.CLOSED
         self.snd.stop_timers()
         self.delack_deadline = NEVER

@@ -6,12 +6,12 @@ of servers: cookies, their MSS, and where Fast Open does not work. `ClientFastOp
 `ServerFastOpen` are what one connection keeps during its handshake.
 
 A client's SYN data stays at the front of the send queue until a SYN/ACK acknowledges it; what was
-not acknowledged is then sent like any other data (RFC 7413 §4.2.1 step 4): there is nothing to
+not acknowledged is then sent like any other data (RFC 7413 §4.2.2): there is nothing to
 resend and no loss to react to. With MPTCP it lies outside the data sequence space and before it
 (RFC 8684 appendix B, erratum 6609): the byte after it has DSN IDSN + 1 and SSN 1.
 
 Invariants
-  * Fast Open is tried with the first SYN only; a repeated SYN is a plain one (RFC 7413 §4.1.3).
+  * Fast Open is tried with the first SYN only; a repeated SYN is a plain one (RFC 7413 §4.1.3.1).
   * The cache never holds more than its capacity; the least recently used goes first.
 """
 
@@ -118,7 +118,7 @@ class CookieCache:
             entry.losses = 0
 
     def failed(self, address: bytes, now: int) -> None:
-        """RFC 7413 §4.1.3.1: a plain SYN was answered, one with Fast Open was not."""
+        """RFC 7413 §4.1.3.1: Fast Open did not work with this server, or not on the way to it."""
         entry = self._touch(address)
         entry.retry_at = now + (self._retry_us << min(entry.losses, MAX_DOUBLINGS))
         entry.losses += 1
@@ -160,7 +160,7 @@ class ClientFastOpen:
         if not self._cookie:
             conn.host.counters["TcpExtTCPFastOpenCookieReqd"] += 1
             return []
-        # RFC 7413 §4.2.1: as much as the server's MSS lets through, and the path to it.
+        # RFC 7413 §4.2.2: as much as the server's MSS lets through, and the path to it.
         limit = min(self._mss, conn.mss_limit) - options
         parts = conn.peek_syn_data(limit) if limit > 0 else []
         self.sent = sum(map(len, parts))
@@ -178,9 +178,17 @@ class ClientFastOpen:
             return
         if self.sent:
             counters["TcpExtTCPFastOpenActiveFail"] += 1
-        if self.asked and conn.snd.timeouts and not seg.fast_open:
-            self._cache.failed(conn.remote, now)
+        if seg.fast_open or not self.asked:
+            return  # with a new cookie the next try is a better one
+        if conn.snd.timeouts:
             counters["TcpExtTCPFastOpenBlackhole"] += 1
+        if self.sent or conn.snd.timeouts:
+            self._cache.failed(conn.remote, now)
+
+    def gave_up(self, conn: TcpConnection, now: int) -> None:
+        """No SYN/ACK has come, or an ICMP error (§4.1.3.1 counts both)."""
+        if self.asked:
+            self._cache.failed(conn.remote, now)
 
 
 class ServerFastOpen:
@@ -192,7 +200,7 @@ class ServerFastOpen:
         self._cookie = cookie
 
     def option(self) -> bytes:
-        """The cookie, for one SYN/ACK: RFC 7413 §4.1.3 has repeated ones go without."""
+        """The cookie, for one SYN/ACK: what may have got that lost is left out of the next."""
         cookie, self._cookie = self._cookie, b""
         return fast_open_option(cookie) if cookie else b""
 
@@ -202,6 +210,9 @@ class ServerFastOpen:
 
     def answered(self, conn: TcpConnection, seg: Segment, acked: int, now: int) -> None:
         """There is no SYN/ACK to a SYN/ACK."""
+
+    def gave_up(self, conn: TcpConnection, now: int) -> None:
+        """A server has nothing to learn from it."""
 
 
 def add_fast_open(conn: TcpConnection, options: list[bytes], answer: bool) -> list[bytes]:
@@ -235,7 +246,7 @@ def _size(options: list[bytes]) -> int:
 
 
 def accept_early(conn: TcpConnection, seg: Segment, now: int) -> None:
-    """RFC 7413 §4.2.2 step 2: the cookie is good: take the SYN's data, let the server answer.
+    """RFC 7413 §4.2.2: the cookie is good: take the SYN's data, let the server answer.
 
     `conn` is in SYN-RECEIVED and stays there until the ACK of its SYN/ACK.
     """

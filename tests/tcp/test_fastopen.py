@@ -21,6 +21,7 @@ from mptcp.events import (
 from mptcp.meta_socket import MetaSocket
 from mptcp.tcp.fastopen import CookieCache, CookieKeys
 from mptcp.tcp.state import State
+from mptcp.wire.icmp import IcmpKind, unreachable
 from mptcp.wire.tcp import ACK, FIN, RST, SYN
 from tests.options import Emits, FastOpen, Mss, SackPermitted, Timestamps, WindowScale, has, lacks
 from tests.peer import Peer, Wire, ms, seconds
@@ -40,7 +41,7 @@ def only_event(wire: Wire, kind: type[Any]) -> Any:
     return event
 
 
-# -- the client (§4.2.1) ---------------------------------------------------------------------------
+# -- the client (§4.2) ---------------------------------------------------------------------------
 
 
 def prime(wire: Wire, *, mss: int = 1000, cookie: bytes = COOKIE) -> None:
@@ -62,7 +63,7 @@ def connect(wire: Wire, data: bytes) -> MetaSocket:
 
 
 def test_a_cookie_is_asked_for(wire: Wire, peer: Peer) -> None:
-    """§4.2.1 requesting, step 1: a SYN with an empty option and no data; the data comes after."""
+    """§4.2.1 step 1: a SYN with an empty option and no data; the data comes after."""
     connection = connect(wire, b"hello")
     peer.expect(SYN, seq=0, length=0, options=has(FastOpen(b"")))
     peer.send(SYN | ACK, ack=1, options=[Mss(1000), FastOpen(COOKIE)])
@@ -73,7 +74,7 @@ def test_a_cookie_is_asked_for(wire: Wire, peer: Peer) -> None:
 
 
 def test_data_in_the_syn(wire: Wire, peer: Peer) -> None:
-    """§4.2.1 performing, steps 1 and 4: cookie and data in the SYN, acknowledged by the SYN/ACK."""
+    """§4.2.2: cookie and data in the SYN, acknowledged by the SYN/ACK."""
     prime(wire)
     connection = connect(wire, b"request")
     peer.expect(SYN, seq=0, data=b"request", options=has(FastOpen(COOKIE)))
@@ -89,7 +90,7 @@ def test_data_in_the_syn(wire: Wire, peer: Peer) -> None:
 
 @pytest.mark.parametrize("acked", [0, 1, 300])
 def test_unacknowledged_syn_data_is_sent_again(wire: Wire, peer: Peer, acked: int) -> None:
-    """§4.2.1 step 4: what the SYN/ACK leaves is sent at once, in order, with what follows it."""
+    """§4.2.2: what the SYN/ACK leaves is sent at once, in order, with what follows it."""
     prime(wire)
     data = bytes(range(256)) * 10
     connection = connect(wire, data)
@@ -106,7 +107,7 @@ def test_unacknowledged_syn_data_is_sent_again(wire: Wire, peer: Peer, acked: in
 
 
 def test_the_window_is_whole_after_a_refusal(wire: Wire, peer: Peer) -> None:
-    """§4.2.1 step 4 with RFC 6928: data of a SYN that was not taken is no loss: the initial
+    """§4.2.2 with RFC 6928: data of a SYN that was not taken is no loss: the initial
     window."""
     prime(wire)
     connect(wire, bytes(30000))
@@ -117,7 +118,7 @@ def test_the_window_is_whole_after_a_refusal(wire: Wire, peer: Peer) -> None:
 
 @pytest.mark.parametrize("mss", [300, 536, 1460, 9000])
 def test_syn_data_fits_the_cached_mss(wire: Wire, peer: Peer, mss: int) -> None:
-    """§4.2.1: data of the SYN plus options stay within the MSS the server gave, and our MTU."""
+    """§4.2.2: data of the SYN plus options stay within the MSS the server gave, and our MTU."""
     prime(wire, mss=mss)
     connect(wire, bytes(20000))
     syn = peer.expect(SYN, options=has(FastOpen(COOKIE)))
@@ -125,7 +126,7 @@ def test_syn_data_fits_the_cached_mss(wire: Wire, peer: Peer, mss: int) -> None:
 
 
 def test_a_repeated_syn_is_plain(wire: Wire, peer: Peer) -> None:
-    """§4.1.3, §4.2.1: after a time-out neither data nor the option: something may drop them."""
+    """§4.1.3.1: after a time-out neither data nor the option: something may drop them."""
     prime(wire)
     connect(wire, b"request")
     first = peer.expect(SYN, data=b"request")
@@ -137,7 +138,7 @@ def test_a_repeated_syn_is_plain(wire: Wire, peer: Peer) -> None:
 
 
 def test_a_late_syn_ack_for_the_data(wire: Wire, peer: Peer) -> None:
-    """§4.2.1 step 4: the SYN/ACK to the first SYN is good after the second SYN has left."""
+    """§4.2.2: the SYN/ACK to the first SYN is good after the second SYN has left."""
     prime(wire)
     connect(wire, b"request")
     peer.expect(SYN, data=b"request")
@@ -190,6 +191,49 @@ def test_a_lost_request_for_a_cookie_counts_too(wire: Wire, peer: Peer) -> None:
     other.expect(SYN, options=lacks(FastOpen))
 
 
+def test_a_refusal_of_the_data_is_remembered(wire: Wire, peer: Peer) -> None:
+    """§4.1.3.1: a SYN/ACK without cookie that leaves the data is a negative answer as well; one
+    with a new cookie is not."""
+    prime(wire)
+    for number, (fresh, again) in enumerate(((COOKIE[::-1], True), (None, False))):
+        port = 100 + 2 * number
+        first = Peer(wire, port=port)
+        wire.stack.connect("10.0.0.2", port, data=b"x", fast_open=True)
+        first.expect(SYN, data=b"x")
+        options: list[Emits] = [Mss(1000)]
+        if fresh is not None:
+            options.append(FastOpen(fresh))
+        first.send(SYN | ACK, ack=1, options=options)
+        second = Peer(wire, port=port + 1)
+        wire.stack.connect("10.0.0.2", port + 1, data=b"y", fast_open=True)
+        second.expect(SYN, data=b"y" if again else b"")
+        second.send(RST | ACK, seq=0, ack=2 if again else 1)
+    assert "TcpExtTCPFastOpenBlackhole" not in wire.stack.counters
+
+
+@pytest.mark.parametrize("icmp", [True, False])
+def test_no_answer_at_all_is_remembered(icmp: bool) -> None:
+    """§4.1.3.1: ICMP errors and time-outs are negative answers."""
+    wire = Wire(mptcp=False, syn_retries=1, fast_open_retry_us=seconds(3600))
+    prime(wire)
+    peer = Peer(wire)
+    connection = connect(wire, b"request")
+    transmit = wire.stack.poll_transmit(wire.now)
+    assert transmit is not None
+    if icmp:
+        packet = memoryview(transmit.packet())
+        error = unreachable(packet, peer.address, IcmpKind.PORT_UNREACHABLE)
+        assert error is not None
+        wire.inject(error)
+    else:
+        peer.local_port = 1  # whose SYNs these are is of no interest
+        wire.advance(seconds(10))
+    assert connection.ended in (ConnectionEnd.UNREACHABLE, ConnectionEnd.TIMED_OUT)
+    other = Peer(wire, port=81)
+    wire.stack.connect("10.0.0.2", 81, data=b"x", fast_open=True)
+    other.expect(SYN, length=0, options=lacks(FastOpen))
+
+
 def test_a_server_without_fast_open(wire: Wire, peer: Peer) -> None:
     """§4.2.1: no cookie in the SYN/ACK: an ordinary connection, and the next SYN asks again."""
     connect(wire, b"x")
@@ -219,7 +263,7 @@ def test_a_new_cookie_replaces_the_old(wire: Wire, peer: Peer) -> None:
 
 
 def test_data_in_the_syn_ack(wire: Wire, peer: Peer) -> None:
-    """§4.2.2 step 3 seen by the client: the server may answer with data in or after its SYN/ACK."""
+    """§4.2.2 seen by the client: the server may answer with data in or after its SYN/ACK."""
     prime(wire)
     connection = connect(wire, b"request")
     peer.expect(SYN, data=b"request")
@@ -249,7 +293,7 @@ def test_more_than_was_sent_is_not_acknowledged(wire: Wire, peer: Peer) -> None:
 
 
 def test_simultaneous_open_takes_no_syn_data(wire: Wire, peer: Peer) -> None:
-    """RFC 9293 figure 7 with §4.2.1: the crossing SYN acknowledges nothing."""
+    """RFC 9293 figure 7 with §4.2.2: the crossing SYN acknowledges nothing."""
     prime(wire)
     connection = connect(wire, b"request")
     peer.expect(SYN, data=b"request")
@@ -389,7 +433,7 @@ def fast(wire: Wire, port: int = 40000, data: bytes = b"request", **extra: Any) 
 
 
 def test_a_cookie_is_given(server: Wire) -> None:
-    """§4.2.2 step 1: for an empty option; always the same for an address, within a key's life."""
+    """§4.2.1: for an empty option; always the same for an address, within a key's life."""
     first = cookie_of(server)
     assert len(first) == 8
     assert cookie_of(server) == first
@@ -403,7 +447,7 @@ def test_a_cookie_is_given(server: Wire) -> None:
 
 
 def test_data_before_the_handshake_is_complete(server: Wire) -> None:
-    """§4.2.2 steps 2 to 4: delivered with the SYN, acknowledged by the SYN/ACK, answered before
+    """§4.2.2: delivered with the SYN, acknowledged by the SYN/ACK, answered before
     the ACK of that."""
     peer = fast(server)
     events = server.take_events()
@@ -452,7 +496,7 @@ def test_early_data_keeps_to_the_initial_window(server: Wire) -> None:
 
 
 def test_data_after_the_syn(server: Wire) -> None:
-    """§4.2.1 step 5: the client goes on after its SYN's data, with the ACK of the SYN/ACK."""
+    """§4.2.2: the client goes on after its SYN's data, with the ACK of the SYN/ACK."""
     peer = fast(server)
     peer.expect(SYN | ACK, ack=8)
     peer.send(ACK, seq=8, ack=1, data=b" and more")
@@ -470,7 +514,7 @@ def test_a_cookie_without_data(server: Wire) -> None:
 
 @pytest.mark.parametrize("cookie", [bytes(8), b"1234", bytes(16)])
 def test_a_bad_cookie(server: Wire, cookie: bytes) -> None:
-    """§4.2.2 step 2: an ordinary handshake, only the SYN acknowledged, with a fresh cookie."""
+    """§4.2.2: an ordinary handshake, only the SYN acknowledged, with a fresh cookie."""
     good = cookie_of(server)
     peer = Peer(server, port=40000, local_port=PORT)
     peer.send(SYN, data=b"request", options=[Mss(1400), FastOpen(cookie)])
@@ -633,3 +677,20 @@ def test_options_of_the_handshake_hold(server: Wire) -> None:
     peer.expect(SYN | ACK, ack=8, options=has(SackPermitted(), WindowScale))
     peer.send(ACK, window=1000)
     assert subflow.snd.wnd == 8000
+
+
+def test_ipv6_both_sides() -> None:
+    """§4.1.2: the cookie is of the whole IPv6 address; 1220 is the MSS of who names none."""
+    wire = Wire(addresses=["fd00::1/64"], mptcp=False, nodelay=True)
+    wire.stack.listen(PORT, fast_open=1)
+    peer = Peer(wire, address="fd00::2", local="fd00::1", port=40000, local_port=PORT)
+    cookie = wire.stack.fast_open_keys.cookie(peer.address, wire.now)
+    peer.send(SYN, data=b"six", options=[FastOpen(cookie)])
+    peer.expect(SYN | ACK, ack=4)
+    assert only_event(wire, Accepted).connection.recv() == b"six"
+    for port, length in ((80, 0), (81, 1200)):
+        server = Peer(wire, address="fd00::2", local="fd00::1", port=port)
+        wire.stack.connect("fd00::2", port, data=bytes(1200), fast_open=True)
+        syn = server.expect(SYN)
+        assert len(syn.data) == min(length, 1220 - len(syn.option_bytes))
+        server.send(SYN | ACK, ack=1 + len(syn.data), options=[FastOpen(COOKIE)])

@@ -346,3 +346,25 @@ def test_ecn_through_a_cookie(always: Wire) -> None:
     other.expect(SYN | ACK)
     other.send(ACK, seq=1, ack=1)
     assert not other.subflow().ecn.sends
+
+
+def test_ipv6() -> None:
+    """RFC 9293 §3.7.1: the same over IPv6: our MSS is the MTU less 60, 1220 is assumed of none."""
+    wire = Wire(addresses=["fd00::1/64"], mptcp=False, nodelay=True, syn_cookies="always")
+    wire.stack.listen(5000)
+    peer = Peer(wire, address="fd00::2", local="fd00::1", port=40000, local_port=5000)
+    peer.send(SYN)
+    peer.expect(SYN | ACK, ack=1, options=only(Mss(1440)))
+    peer.send(ACK, seq=1, ack=1)
+    (event,) = accepted(wire)
+    event.connection.send(bytes(2000))
+    assert [len(seen.data) for seen in peer.drain()] == [1220, 780]
+
+
+def test_a_source_that_cannot_be(always: Wire) -> None:
+    """RFC 1122 §4.2.3.10: no cookie for a multicast or broadcast source, nor a connection."""
+    peer = Peer(always, address="224.0.0.1", port=40000, local_port=5000)
+    peer.send(SYN, options=[Mss(1400)])
+    peer.send(ACK, seq=1, ack=1)
+    peer.expect_nothing()
+    assert "TcpExtSyncookiesSent" not in always.stack.counters

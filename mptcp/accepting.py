@@ -105,7 +105,7 @@ def listener_for(stack: Stack, seg: Segment) -> Listener | None:
 
 def syn_arrives(stack: Stack, seg: Segment, now: int, isn: int | None = None) -> None:
     """A SYN for which there is no connection (any more: then `isn` is the number to begin with)."""
-    if not _can_be_source(seg.src) or not seg.sport or not seg.dport:
+    if not can_be_source(seg.src) or not seg.sport or not seg.dport:
         stack.counters["IpInAddrErrors"] += 1
         return
     offer: MpCapable | None = None
@@ -133,7 +133,7 @@ def syn_arrives(stack: Stack, seg: Segment, now: int, isn: int | None = None) ->
         _accept(stack, listener, seg, offer, now, isn)
 
 
-def _can_be_source(address: bytes) -> bool:
+def can_be_source(address: bytes) -> bool:
     """RFC 1122 §3.2.1.3, §4.2.3.10: no multicast, broadcast, loopback or unspecified source."""
     if len(address) == 4:
         return address[0] not in (0, 127) and address[0] < 224
@@ -242,7 +242,7 @@ def cookie_arrives(stack: Stack, seg: Segment, now: int) -> bool:
     The ACK may carry data. False: it is to be answered with a RST (RFC 9293 §3.10.7.1).
     """
     listener = listener_for(stack, seg)
-    if listener is None or not _can_be_source(seg.src):
+    if listener is None or not can_be_source(seg.src):
         return False
     flow = stack.flow_key(seg.dst, seg.dport, seg.src, seg.sport)
     irs = (seg.seq - 1) & 0xFFFFFFFF

@@ -20,7 +20,13 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from mptcp import coupled_cc, keys
-from mptcp.accepting import Listener, cookie_arrives, listener_for, syn_arrives
+from mptcp.accepting import (
+    Listener,
+    can_be_source,
+    cookie_arrives,
+    listener_for,
+    syn_arrives,
+)
 from mptcp.addressing import AddressBook, format_address, parse_address
 from mptcp.config import Config
 from mptcp.errors import AddressInUseError, ConnectionEnd, LocalError, NoRouteError
@@ -429,7 +435,9 @@ class Stack:
     def reset_for(self, seg: Segment, interface: int, options: bytes = b"") -> None:
         """RFC 9293 §3.10.7.1: RST for a segment that has no place here, rate-limited."""
         owner = self.book.owner.get(seg.dst)
-        if owner is None or seg.flags & RST or not self._resets.allow(self.now):
+        if owner is None or seg.flags & RST or not can_be_source(seg.src):
+            return
+        if not self._resets.allow(self.now):
             return
         template = HeaderTemplate(seg.dst, seg.src, seg.dport, seg.sport)
         if seg.flags & ACK:

@@ -19,10 +19,10 @@ from mptcp.events import (
     Writable,
 )
 from mptcp.meta_socket import MetaSocket
-from mptcp.tcp.fastopen import CookieCache, CookieKeys
+from mptcp.tcp.fastopen import CookieCache, CookieKeys, ServerFastOpen, add_fast_open
 from mptcp.tcp.state import State
 from mptcp.wire.icmp import IcmpKind, unreachable
-from mptcp.wire.tcp import ACK, FIN, RST, SYN
+from mptcp.wire.tcp import ACK, FIN, RST, SACK_PERMITTED, SYN, mss_option
 from tests.options import Emits, FastOpen, Mss, SackPermitted, Timestamps, WindowScale, has, lacks
 from tests.peer import Peer, Wire, ms, seconds
 
@@ -327,6 +327,17 @@ def test_data_without_fast_open(wire: Wire, peer: Peer) -> None:
     assert b"".join(seen.data for seen in peer.drain()) == b"first second"
     with pytest.raises(ValueError, match="send buffer"):
         wire.stack.connect("10.0.0.2", 80, data=bytes(wire.stack.config.send_buffer + 1))
+
+
+def test_no_room_even_without_timestamps(wire: Wire, peer: Peer) -> None:
+    """§4.1.1: the option is limited by the remaining space: without any it is left out."""
+    peer.handshake(timestamps=True)
+    subflow = peer.subflow()
+    subflow.fast_open = ServerFastOpen(bytes(16))
+    options = [mss_option(1460), SACK_PERMITTED, bytes(18)]
+    assert add_fast_open(subflow, options, True) == options
+    assert subflow.ts_ok
+    assert add_fast_open(subflow, options, True) == options  # nor is it tried again
 
 
 def test_no_room_for_the_option() -> None:

@@ -362,7 +362,7 @@ def test_ipv6() -> None:
 
 
 def test_a_source_that_cannot_be(always: Wire) -> None:
-    """RFC 1122 §4.2.3.10: no cookie for a multicast or broadcast source, nor a connection."""
+    """RFC 1122 §4.2.3.10, §3.2.2: neither a cookie nor a RST goes to a multicast address."""
     peer = Peer(always, address="224.0.0.1", port=40000, local_port=5000)
     peer.send(SYN, options=[Mss(1400)])
     peer.send(ACK, seq=1, ack=1)

@@ -48,6 +48,8 @@ class Config:
     nodelay: bool = False
     """True turns Nagle's algorithm off (RFC 1122 §4.2.3.4). The stream API turns it off per
     connection, as asyncio does for kernel sockets."""
+    pacing: bool = True
+    """Spread a window over its round trip (`tcp.pacing`), with Linux's rates."""
     timestamps: bool = True
     """Offer TCP timestamps (RFC 7323)."""
     sack: bool = True

@@ -11,7 +11,7 @@ timer is re-armed, which touches the loop only when the deadline has become earl
 Invariants
   * Whoever calls the stack outside `_pump` calls `schedule()` after it; calls are coalesced. Before
     a call that starts timers (open, close) comes `advance()`.
-  * `_armed` is never later than the stack's deadline between two turns.
+  * Between two turns `_wake_up` is armed for the stack's deadline or something earlier.
   * After `stop()`, however it was reached, nothing is left: reader, timer, device, address.
 """
 
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from mptcp.config import Config
 from mptcp.driver import Handler
 from mptcp.engine_interfaces import DeviceFactory, Interface, Offloads, Port, VnetHeaders, open_tun
+from mptcp.engine_timer import WakeUp
 from mptcp.errors import ConnectionEnd
 from mptcp.events import Accepted, Closed, Event
 from mptcp.info import MptcpInfo, mptcp_info
@@ -50,7 +50,6 @@ BUDGET: Final = 64
 """Packets read, and packets written, in one turn."""
 LINGER_S: Final = 1.0
 NEVER: Final = 1 << 63
-MAX_SLEEP_US: Final = 3_600_000_000
 
 logger = logging.getLogger("mptcp.engine")
 T = TypeVar("T")
@@ -109,8 +108,7 @@ class Engine(StreamApi):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._numbers = 0
         self._scheduled = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._armed = NEVER
+        self._wake_up: WakeUp | None = None
         self._turn: asyncio.Future[None] | None = None
         self._offloads = Offloads()
         self._headers = VnetHeaders()
@@ -131,6 +129,7 @@ class Engine(StreamApi):
         if self._loop is not None:
             raise RuntimeError("the engine is running already")
         self._loop = asyncio.get_running_loop()
+        self._wake_up = WakeUp(self._loop, self._on_timer)
         try:
             target = self._pcap_target
             if target is not None:
@@ -191,10 +190,9 @@ class Engine(StreamApi):
             for connection, handler in list(self.handlers.items()):
                 handler.handle_event(Closed(connection, ConnectionEnd.ABORTED))
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            self._armed = NEVER
+            if self._wake_up is not None:
+                self._wake_up.close()
+                self._wake_up = None
             for number in list(self.ports):
                 self.stack.interface_down(clock(), number)
                 self._detach(number)
@@ -319,10 +317,8 @@ class Engine(StreamApi):
         self._pump()
 
     def _on_timer(self) -> None:
-        self._timer = None
-        self._armed = NEVER
         try:
-            # Early (a loop's timers have a grain of 1 ms) it does nothing, and is armed again.
+            # Early it does nothing, and is armed again.
             self.stack.handle_timeout(clock())
         except Exception:
             self._log_failure("a timer")
@@ -407,15 +403,8 @@ class Engine(StreamApi):
     def _arm(self) -> None:
         """Set the one timer, if it has to ring earlier than it would."""
         deadline = self.stack.poll_timeout()
-        if deadline is None or deadline >= self._armed or self._loop is None:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        # Whole milliseconds, rounded up: uvloop would truncate, wake at once and spin. A day is
-        # too far for some loops; a wake-up that is too early is harmless.
-        wait = min(max(deadline - clock(), 0), MAX_SLEEP_US)
-        self._armed = deadline
-        self._timer = self._loop.call_later(math.ceil(wait / 1000) / 1000, self._on_timer)
+        if deadline is not None and self._wake_up is not None:
+            self._wake_up.arm(deadline)
 
     def _capture(self, *parts: bytes | bytearray | memoryview) -> None:
         assert self._pcap is not None

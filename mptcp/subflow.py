@@ -175,7 +175,7 @@ class Subflow(TcpConnection):
 
     def sendable(self, now: int) -> int:
         """Bytes this subflow would send if the scheduler chose it; 0 if it cannot."""
-        return output.sendable(self)
+        return output.sendable(self, now)
 
     # -- hooks: sending ------------------------------------------------------------------------
 

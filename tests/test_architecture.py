@@ -49,7 +49,7 @@ LAYERS = [
     {"events", "fallback", "socket_options", "subflow", "subflow_input", "subflow_options"},
     {"dispatcher", "meta_socket", "paths"},
     {"accepting", "icmp_errors", "info", "ports", "stack"},
-    {"sim", "driver", "engine", "engine_interfaces", "transport", "streams"},
+    {"sim", "driver", "engine", "engine_interfaces", "engine_timer", "transport", "streams"},
     {"daemon"},
 ]
 """`wire <- tcp <- {subflow, ...} <- meta_socket <- stack <- {sim, engine} <- {streams, daemon}`: a

@@ -90,12 +90,15 @@ class Wire:
         config: Config | None = None,
         **changes: Any,
     ) -> None:
-        """`changes` are fields of `Config`; `isn` and `idsn` fix the stack's initial numbers."""
+        """`changes` are fields of `Config`; `isn` and `idsn` fix the stack's initial numbers.
+
+        Pacing is off unless asked for: a script counts segments, not microseconds.
+        """
         self.now = 1_000_000
         self.zero = self.now
         entropy = random.Random(seed).randbytes
         self.stack = Stack(
-            replace(config or Config(), **changes),
+            replace(config or Config(pacing=False), **changes),
             entropy,
             now=self.now,
             isn=None if isn is None else lambda _: isn,

@@ -23,6 +23,7 @@ from mptcp.tcp.fastopen import ClientFastOpen, ServerFastOpen
 from mptcp.tcp.handshake import take_syn
 from mptcp.tcp.host import Host, Interface, Transmit
 from mptcp.tcp.keepalive import KeepAlive, keepalive_timeout
+from mptcp.tcp.pacing import Pacer
 from mptcp.tcp.pmtu import PathMtu
 from mptcp.tcp.reassembly import Reassembly
 from mptcp.tcp.rtt import RttEstimator
@@ -117,6 +118,8 @@ class TcpConnection:
         self.probes_unanswered = 0
         self.linger_deadline = NEVER  # TIME-WAIT, FIN-WAIT-2
         self.upper_deadline = NEVER  # for the upper layer
+        self.pacer = Pacer() if config.pacing else None
+        self.pace_deadline = NEVER  # when what pacing holds back may go
         self.keepalive = KeepAlive(config) if config.keepalive else None
         self.keepalive_deadline = NEVER
         limited = config.user_timeout_us or config.user_timeout_option
@@ -298,6 +301,7 @@ class TcpConnection:
         self.upper_deadline = NEVER
         self.keepalive_deadline = NEVER
         self.user_timeout_deadline = NEVER
+        self.pace_deadline = NEVER
         self.syn_pending = False
         self.acks_owed = 0
         self.controls.clear()
@@ -365,6 +369,7 @@ class TcpConnection:
             snd.reorder_deadline,
             snd.tlp.deadline,
             self.delack_deadline,
+            self.pace_deadline,
             self.persist_deadline,
             self.linger_deadline,
             self.upper_deadline,
@@ -374,6 +379,9 @@ class TcpConnection:
 
     def handle_timeout(self, now: int) -> None:
         """Run the timers that are due."""
+        if now >= self.pace_deadline:
+            self.pace_deadline = NEVER
+            self.host.mark_ready(self)
         if now >= self.delack_deadline:
             self.delack_deadline = NEVER
             if self.ack_pending:

@@ -15,6 +15,7 @@ from mptcp.tcp.ecn import ECT_0
 from mptcp.tcp.fastopen import add_fast_open
 from mptcp.tcp.handshake import syn_options
 from mptcp.tcp.host import GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, Transmit
+from mptcp.tcp.pacing import hold
 from mptcp.tcp.scoreboard import SentChunk
 from mptcp.tcp.state import CAN_SEND, FLUSHING, NEVER, State
 from mptcp.tcp.undo import FRTO_SEGMENTS, Frto
@@ -284,7 +285,7 @@ def segment_size(conn: TcpConnection) -> int:
     return conn.snd.mss - conn.extra_options_length() - (TIMESTAMP_LENGTH if conn.ts_ok else 0)
 
 
-def sendable(conn: TcpConnection) -> int:
+def sendable(conn: TcpConnection, now: int) -> int:
     """New bytes the connection would send now, by every rule but the upper layer's choice."""
     available = conn.queued()
     # What `_poll_data` would not send now must not be promised here: the scheduler would wait for
@@ -293,8 +294,9 @@ def sendable(conn: TcpConnection) -> int:
         return 0
     segment = segment_size(conn)
     snd = conn.snd
+    if conn.pacer is not None and not conn.pacer.room(conn, segment, now):
+        return 0
     window = conn.send_window()
-    now = conn.host.now
     if now >= conn.pmtu.next_probe_at and (probe := conn.pmtu.due(conn, available, window, now)):
         return max(probe, 0)
     room = min(window, snd.congestion_room(), chunk_limit(conn, segment))
@@ -321,9 +323,18 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
             and not snd.resend_at_once
         ):
             return None
+        pacer = conn.pacer
+        paced = MAX_CHUNK
+        if pacer is not None and not (paced := pacer.room(conn, segment, now)):
+            hold(conn, pacer)
+            return None
         snd.resend_at_once = False
-        size = min(chunk_limit(conn, segment), max(room - room % segment, segment))
+        size = min(
+            chunk_limit(conn, segment), max(room - room % segment, segment), paced - paced % segment
+        )
         part = snd.resend(lost, size, now)
+        if pacer is not None:
+            pacer.spend(part.end - part.seq)
         conn.host.counters["TcpRetransSegs"] += 1
         conn.host.rearm(conn)
         return send_data(conn, part, now)
@@ -340,6 +351,13 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
             if probe:
                 size = max(probe, 0)
         if size > 0:
+            pacer = conn.pacer
+            if pacer is not None and (paced := pacer.room(conn, segment, now)) < size:
+                if not paced:
+                    hold(conn, pacer)
+                    return None
+                if not probe:  # which is one segment, a larger one
+                    size = paced - paced % segment
             return _send_new(conn, size, now, segment, probe)
         if window < min(segment, available) and not snd.board:
             _arm_persist(conn, now)
@@ -365,6 +383,8 @@ def _send_new(
     length = sum(map(len, parts))
     chunk = SentChunk(snd.nxt, snd.nxt + length, parts, mapping, now)
     snd.on_sent(chunk)
+    if conn.pacer is not None:
+        conn.pacer.spend(length)
     conn.probe_pending = False
     if probe > 0 and length > segment:
         conn.pmtu.on_probe_sent(conn, chunk)

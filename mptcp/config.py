@@ -45,6 +45,11 @@ class Config:
     """Connection-level receive window, bytes (4 KiB to 1 GiB)."""
     send_buffer: int = 6 << 20
     """Bytes `send()` accepts before they are acknowledged (4 KiB to 1 GiB)."""
+    autotune: bool = True
+    """Let the buffers of plain TCP connections grow to these two from the next two, as far as the
+    path and the application need (`tcp.autotune`). MPTCP connections have the whole at once."""
+    initial_receive_buffer: int = 128 << 10
+    initial_send_buffer: int = 128 << 10
     nodelay: bool = False
     """True turns Nagle's algorithm off (RFC 1122 §4.2.3.4). The stream API turns it off per
     connection, as asyncio does for kernel sockets."""
@@ -165,6 +170,8 @@ class Config:
         ranges: dict[str, tuple[int, int]] = {
             "receive_buffer": (4096, 1 << 30),
             "send_buffer": (4096, 1 << 30),
+            "initial_receive_buffer": (4096, 1 << 30),
+            "initial_send_buffer": (4096, 1 << 30),
             "initial_window_segments": (1, 10),
             "min_rto_us": (1_000, 60 * SECOND),
             "max_rto_us": (1 * SECOND, 600 * SECOND),

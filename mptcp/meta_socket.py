@@ -145,6 +145,8 @@ class MetaSocket:
         self.readable_pending = False
         parts = self.rx.take(limit)
         if parts:
+            if self.options.tuning is not None:
+                self.options.on_read(parts, self.stack.now)
             self._maybe_update_window()
         return parts
 
@@ -237,9 +239,11 @@ class MetaSocket:
             self.data_fin_acked = True
             self._check_closed(now)
             self._wait_for_peer(now)
-        if self.writable_wanted and tx.used * 2 <= tx.capacity:
-            self.writable_wanted = False
-            self.stack.emit(Writable(self))
+        if self.writable_wanted:
+            self.options.expand_send_buffer()
+            if tx.used * 2 <= tx.capacity:
+                self.writable_wanted = False
+                self.stack.emit(Writable(self))
 
     def on_subflow_acked(self, subflow: Subflow, acked: int, now: int) -> None:
         """In fallback the subflow's acknowledgements are the connection's."""
@@ -446,6 +450,7 @@ class MetaSocket:
             subflow.local, subflow.local_port, subflow.remote, subflow.remote_port
         )
         subflow.path_index = 1
+        self.options.on_open(subflow)
         if self.listener is not None:
             self.stack.emit(Accepted(self.listener, self))
         else:

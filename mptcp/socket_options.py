@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mptcp.config import SECOND
+from mptcp.tcp.autotune import ReceiveTuning, send_buffer
 from mptcp.tcp.keepalive import KeepAlive, start_keepalive
 from mptcp.tcp.state import FLUSHING
 from mptcp.tcp.user_timeout import UserTimeout, advertise
@@ -24,12 +25,26 @@ _LONGEST_TIMEOUT_US = 24 * 3600 * SECOND
 class SocketOptions:
     """The settings of one connection."""
 
-    __slots__ = ("_keepalive", "_meta", "_user_timeout")
+    __slots__ = (
+        "_keepalive",
+        "_meta",
+        "_receive_set",
+        "_send_set",
+        "_user_timeout",
+        "send_tuned",
+        "tuning",
+    )
 
     def __init__(self, meta: MetaSocket) -> None:
         self._meta = meta
         self._keepalive: tuple[bool, int, int, int] | None = None
         self._user_timeout: tuple[int, bool] | None = None
+        self._receive_set = False
+        self._send_set = False
+        self.tuning: ReceiveTuning | None = None
+        """Right-sizing of the receive buffer, while it may still grow."""
+        self.send_tuned = False
+        """The send buffer follows the congestion window."""
 
     def keepalive(
         self,
@@ -75,6 +90,72 @@ class SocketOptions:
         self._user_timeout = (timeout_us, advertise)
         for subflow in self._meta.subflows:
             self._apply_user_timeout(subflow)
+
+    def buffers(self, *, receive: int | None = None, send: int | None = None) -> None:
+        """Fix the size of a buffer, bytes: it is no longer tuned (SO_RCVBUF, SO_SNDBUF).
+
+        What a smaller receive buffer has promised already is kept. Raises ValueError unless in
+        4096 to the configuration's `receive_buffer`, `send_buffer`.
+        """
+        config = self._meta.config
+        for name, value, high in (
+            ("receive", receive, config.receive_buffer),
+            ("send", send, config.send_buffer),
+        ):
+            if value is not None and not 4096 <= value <= high:
+                raise ValueError(f"{name} = {value} is out of range: use 4096 to {high}")
+        if receive is not None:
+            self._receive_set = True
+            self._meta.rx.buffer = receive
+            self._stop_tuning()
+        if send is not None:
+            self._send_set = True
+            self._meta.tx.capacity = send
+            self.send_tuned = False
+
+    # -- tuning, called by the connection ------------------------------------------------------
+
+    def on_open(self, subflow: Subflow) -> None:
+        """The connection stands: from here on a plain TCP connection's buffers are tuned."""
+        meta = self._meta
+        config = meta.config
+        if not meta.fallback or not config.autotune:
+            return
+        if not self._send_set:
+            self.send_tuned = True
+            meta.tx.capacity = min(config.initial_send_buffer, config.send_buffer)
+        if self._receive_set:
+            return
+        rx = meta.rx
+        rx.buffer = min(config.initial_receive_buffer, config.receive_buffer)
+        # The whole of the cap was offered; promised is what a SYN can say of it, 64 KiB.
+        rx.adv = rx.nxt + subflow.rcv_adv - subflow.rcv_nxt
+        if rx.buffer < config.receive_buffer:
+            self.tuning = ReceiveTuning(subflow, config.receive_buffer, subflow.host.now)
+            subflow.receive_tuning = self.tuning
+
+    def on_read(self, parts: list[memoryview], now: int) -> None:
+        """The application took `parts` of a connection that has `tuning`."""
+        meta = self._meta
+        tuning = self.tuning
+        if tuning is None or not meta.subflows:
+            return
+        rx = meta.rx
+        rx.buffer = tuning.on_read(meta.subflows[0], sum(map(len, parts)), rx.buffer, now)
+        if rx.buffer >= tuning.limit:
+            self._stop_tuning()
+
+    def _stop_tuning(self) -> None:
+        self.tuning = None
+        for subflow in self._meta.subflows:
+            subflow.receive_tuning = None
+
+    def expand_send_buffer(self) -> None:
+        """The application waits for room."""
+        meta = self._meta
+        if self.send_tuned and meta.subflows:
+            limit = meta.config.send_buffer
+            meta.tx.capacity = send_buffer(meta.subflows[0], meta.tx.capacity, limit)
 
     def apply(self, subflow: Subflow) -> None:
         """Called for each new subflow."""

@@ -92,13 +92,13 @@ class Wire:
     ) -> None:
         """`changes` are fields of `Config`; `isn` and `idsn` fix the stack's initial numbers.
 
-        Pacing is off unless asked for: a script counts segments, not microseconds.
+        Pacing and tuned buffers are off unless asked for: a script counts segments and windows.
         """
         self.now = 1_000_000
         self.zero = self.now
         entropy = random.Random(seed).randbytes
         self.stack = Stack(
-            replace(config or Config(pacing=False), **changes),
+            replace(config or Config(pacing=False, autotune=False), **changes),
             entropy,
             now=self.now,
             isn=None if isn is None else lambda _: isn,

@@ -17,6 +17,7 @@ from collections import deque
 
 from mptcp.errors import ConnectionEnd
 from mptcp.tcp import output
+from mptcp.tcp.autotune import ReceiveTuning
 from mptcp.tcp.congestion import CongestionControl, controllers
 from mptcp.tcp.ecn import Ecn
 from mptcp.tcp.fastopen import ClientFastOpen, ServerFastOpen
@@ -118,6 +119,7 @@ class TcpConnection:
         self.probes_unanswered = 0
         self.linger_deadline = NEVER  # TIME-WAIT, FIN-WAIT-2
         self.upper_deadline = NEVER  # for the upper layer
+        self.receive_tuning: ReceiveTuning | None = None
         self.pacer = Pacer() if config.pacing else None
         self.pace_deadline = NEVER  # when what pacing holds back may go
         self.keepalive = KeepAlive(config) if config.keepalive else None

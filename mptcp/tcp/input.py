@@ -387,6 +387,8 @@ def _take_payload(
         conn.ecn.on_data(conn, seg)
     if seq + len(payload) > conn.rcv_adv:
         payload = payload[: max(0, conn.rcv_adv - seq)]
+    if conn.receive_tuning is not None:
+        conn.receive_tuning.on_data(conn, seg.ts_ecr, now)
     if seq > rcv_nxt:
         reassembly = conn.reassembly
         if reassembly.starts and len(payload):

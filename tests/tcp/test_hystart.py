@@ -198,8 +198,8 @@ def test_without_hystart_slow_start_ignores_the_delay() -> None:
 def overrun(hystart: bool) -> int:
     """Segments resent in 1.5 s over 20 Mbit/s and 40 ms with a queue of four BDP."""
     sim = Simulation(seed=1)
-    a = sim.host("a", mptcp=False, congestion_control="newreno", hystart=hystart)
-    b = sim.host("b", mptcp=False)
+    a = sim.host("a", mptcp=False, congestion_control="newreno", hystart=hystart, autotune=False)
+    b = sim.host("b", mptcp=False, autotune=False)
     sim.connect(
         a,
         "10.0.1.1/24",

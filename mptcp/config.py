@@ -94,6 +94,10 @@ class Config:
     """Timeouts in a row on one subflow before it is given up (RFC 1122 §4.2.3.5 R2)."""
     subflow_retries: int = 6
     """As `data_retries`, while the connection has another working subflow."""
+    ttl: int = 64
+    """TTL, or hop limit, of what is sent (RFC 1122 §4.2.2.1 wants it configurable)."""
+    dscp: int = 0
+    """Differentiated services code point of what is sent (RFC 2474; RFC 1122 §4.2.4.2's TOS)."""
     r1_retries: int = 3
     """Timeouts in a row after which the application is told (RFC 1122 §4.2.3.5 R1)."""
     user_timeout_us: int = 0
@@ -183,6 +187,8 @@ class Config:
             "synack_retries": (0, 30),
             "data_retries": (1, 30),
             "subflow_retries": (1, 30),
+            "ttl": (1, 255),
+            "dscp": (0, 63),
             "r1_retries": (1, 30),
             "user_timeout_us": (0, 24 * 3600 * SECOND),
             "user_timeout_lower_us": (1 * SECOND, 24 * 3600 * SECOND),

@@ -64,6 +64,13 @@ class SubflowEstablished:
 
 
 @dataclass(frozen=True, slots=True)
+class Urgent:
+    """The peer has urgent data; `connection.urgent_left` says how far ahead (RFC 9293 §3.8.5)."""
+
+    connection: MetaSocket
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryProblem:
     """`r1_retries` time-outs in a row on a subflow (RFC 1122 §4.2.3.5, R1); sending goes on."""
 
@@ -96,6 +103,7 @@ Event = (
     | Writable
     | FellBack
     | SubflowEstablished
+    | Urgent
     | DeliveryProblem
     | SubflowClosed
     | Closed

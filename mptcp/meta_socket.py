@@ -28,6 +28,7 @@ from mptcp.events import (
     Readable,
     SubflowClosed,
     SubflowEstablished,
+    Urgent,
     Writable,
 )
 from mptcp.path_manager.base import EndpointId
@@ -99,6 +100,8 @@ class MetaSocket:
         self.established = False
         self.write_closed = False
         self.app_closed = False
+        self.urgent_mark = 0
+        """The DSN after the peer's urgent data."""
         self.eof = False
         """The peer will send no more, and everything it sent has arrived in order."""
         self.data_fin_dsn = 0
@@ -301,6 +304,16 @@ class MetaSocket:
             for ready in rx.reorder.pop_ready(rx.nxt):
                 rx.append(ready)
         self._delivered(now)
+
+    def on_urgent(self, ahead: int) -> None:
+        """RFC 9293 §3.8.5, plain TCP: the next `ahead` bytes of the peer are urgent."""
+        self.urgent_mark = self.rx.nxt + ahead
+        self.stack.emit(Urgent(self))
+
+    @property
+    def urgent_left(self) -> int:
+        """Bytes up to the end of the urgent data that the application has not taken; 0 if none."""
+        return max(0, self.urgent_mark - (self.rx.nxt - self.rx.unread))
 
     def on_plain_data(self, view: memoryview, now: int) -> None:
         """In-order data of a connection that is plain TCP."""

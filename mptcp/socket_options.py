@@ -26,6 +26,7 @@ class SocketOptions:
     """The settings of one connection."""
 
     __slots__ = (
+        "_dscp",
         "_keepalive",
         "_meta",
         "_receive_set",
@@ -39,6 +40,7 @@ class SocketOptions:
         self._meta = meta
         self._keepalive: tuple[bool, int, int, int] | None = None
         self._user_timeout: tuple[int, bool] | None = None
+        self._dscp = meta.config.dscp
         self._receive_set = False
         self._send_set = False
         self.tuning: ReceiveTuning | None = None
@@ -113,6 +115,14 @@ class SocketOptions:
             self._meta.tx.capacity = send
             self.send_tuned = False
 
+    def dscp(self, code_point: int) -> None:
+        """Mark what is sent from now on (RFC 2474; 0 to 63). Raises ValueError."""
+        if not 0 <= code_point <= 63:
+            raise ValueError(f"code_point = {code_point} is out of range: use 0 to 63")
+        self._dscp = code_point
+        for subflow in self._meta.subflows:
+            subflow.tos = code_point << 2
+
     # -- tuning, called by the connection ------------------------------------------------------
 
     def on_open(self, subflow: Subflow) -> None:
@@ -159,6 +169,7 @@ class SocketOptions:
 
     def apply(self, subflow: Subflow) -> None:
         """Called for each new subflow."""
+        subflow.tos = self._dscp << 2
         self._apply_keepalive(subflow)
         self._apply_user_timeout(subflow)
 

@@ -213,6 +213,8 @@ class Stack:
         destination = parse_address(remote)
         if not 1 <= port <= 65535:
             raise ValueError(f"port {port} is not in 1..65535")
+        if not can_be_source(destination):  # RFC 1122 §4.2.3.10
+            raise ValueError(f"{format_address(destination)} is not the address of one host")
         if destination in self.book.owner:
             raise NoRouteError(
                 f"{format_address(destination)} is an address of this stack, which has no "

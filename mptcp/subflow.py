@@ -420,6 +420,10 @@ class Subflow(TcpConnection):
     def on_acked(self, acked: int, now: int) -> None:
         self.meta.on_subflow_acked(self, acked, now)
 
+    def on_urgent(self, ahead: int) -> None:
+        if not self.mptcp:
+            self.meta.on_urgent(ahead)
+
     def on_fin(self, now: int) -> None:
         self.meta.on_subflow_fin(self, now)
 

@@ -63,7 +63,7 @@ class TcpConnection:
         self.local_port = local_port
         self.remote = remote
         self.remote_port = remote_port
-        self.template = HeaderTemplate(local, remote, local_port, remote_port)
+        self.template = HeaderTemplate(local, remote, local_port, remote_port, ttl=config.ttl)
         self.state = State.CLOSED
         self.mss_limit = interface.mtu - (IPV4_TCP_HEADERS if len(local) == 4 else IPV6_TCP_HEADERS)
         mss = self.mss_limit
@@ -76,6 +76,7 @@ class TcpConnection:
         # RCV (RFC 9293 §3.3.1)
         self.irs = 0  # IRS
         self.rcv_nxt = 0  # RCV.NXT
+        self.rcv_up = 0  # RCV.UP: the octet after the urgent data
         self.rcv_adv = 0  # right edge of the window promised to the peer
         self.rcv_wscale = 0  # Rcv.Wind.Shift (RFC 7323 §2.2)
         self.reassembly = Reassembly()
@@ -119,6 +120,7 @@ class TcpConnection:
         self.probes_unanswered = 0
         self.linger_deadline = NEVER  # TIME-WAIT, FIN-WAIT-2
         self.upper_deadline = NEVER  # for the upper layer
+        self.tos = config.dscp << 2
         self.receive_tuning: ReceiveTuning | None = None
         self.pacer = Pacer() if config.pacing else None
         self.pace_deadline = NEVER  # when what pacing holds back may go
@@ -229,6 +231,9 @@ class TcpConnection:
 
     def on_acked(self, acked: int, now: int) -> None:
         """`acked` bytes of ours were newly acknowledged."""
+
+    def on_urgent(self, ahead: int) -> None:
+        """The peer calls the next `ahead` bytes from RCV.NXT urgent."""
 
     def on_fin(self, now: int) -> None:
         """The peer will send no more on this connection."""

@@ -14,8 +14,9 @@ from mptcp.tcp.ecn import CE, ECN_MASK
 from mptcp.tcp.handshake import establish, take_syn
 from mptcp.tcp.reassembly import true_size
 from mptcp.tcp.state import CAN_RECEIVE, NEVER, State
+from mptcp.tcp.urgent import urgent_arrives
 from mptcp.wire.seq import unwrap
-from mptcp.wire.tcp import ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment
+from mptcp.wire.tcp import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG, Segment
 
 if TYPE_CHECKING:
     from mptcp.tcp.connection import TcpConnection
@@ -196,7 +197,7 @@ def _reset(conn: TcpConnection, seg: Segment, now: int) -> None:
 
 
 def _synchronized(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None:
-    """Fifth to eighth steps: ACK, urgent (ignored), payload, FIN."""
+    """Fifth to eighth steps: ACK, urgent, payload, FIN."""
     flags = seg.flags
     if not flags & ACK:
         return
@@ -237,6 +238,8 @@ def _established(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None:
         conn.user_timeout.on_option(seg.user_timeout)
     if conn.closed or not conn.on_options(seg, now):
         return
+    if seg.flags & URG:
+        urgent_arrives(conn, seg, seq)
     payload = seg.payload
     if len(payload):
         if conn.state in CAN_RECEIVE:

@@ -142,7 +142,7 @@ def _make(
     if len(payload) > MAX_VIEWS and chunk is not None:
         payload = chunk.parts = [memoryview(b"".join(payload))]
     header = conn.template.build(
-        seq & MASK32, conn.rcv_nxt & MASK32, flags, window, options, length, tos=tos
+        seq & MASK32, conn.rcv_nxt & MASK32, flags, window, options, length, tos=tos | conn.tos
     )
     interface = conn.interface
     csum_start = 0

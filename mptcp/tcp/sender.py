@@ -139,7 +139,10 @@ class Sender:
         if self.sack_ok:
             if self.recovery is Recovery.FAST:
                 return self.prr.room
-            return self.cc.cwnd - self.board.in_flight
+            room = self.cc.cwnd - self.board.in_flight
+            # While RACK waits for a suspect the place of its retransmission is kept free: a queue
+            # that every SACK was answered into is full when the timer comes, and drops it.
+            return room if self.reorder_deadline == NEVER else room - self.mss
         room = self.cc.cwnd - self.board.in_flight
         if self.recovery is Recovery.FAST:
             # RFC 6582 §3.2 steps 2-4: without SACK each duplicate ACK says one segment has left.

@@ -387,3 +387,34 @@ def test_sack_of_what_was_not_sent(net: Net) -> None:
     peer.send(ACK, ack=4001)
     app.write(b"y" * 1000)
     peer.expect(ACK, seq=4001)
+
+
+def test_karn(net: Net) -> None:
+    """RFC 6298 §3, (5.5): the ACK of what was sent twice is no sample; the back-off stays."""
+    only_classic(net)
+    peer, app = net.established(mss=1000)
+    app.write(b"x" * 1000)
+    peer.expect(ACK, seq=1)
+    first = peer.expect(ACK, seq=1, within=ms(300))
+    second = peer.expect(ACK, seq=1, within=ms(600))
+    peer.send(ACK, ack=1001, at=second.sent_at + ms(5))
+    app.write(b"y" * 1000)
+    start = peer.expect(ACK, seq=1001).sent_at
+    again = peer.expect(ACK, seq=1001, within=ms(1100))
+    net.check(first.sent_at < second.sent_at, "twice")
+    gap = again.sent_at - start
+    net.check(gap >= ms(700), f"{gap} µs: the doubled RTO holds until there is a sample")
+
+
+def test_dsack_undo_when_idle(net: Net) -> None:
+    """RFC 3708 §2, RFC 8985 §6.2: a DSACK for all that was resent: the window comes back."""
+    peer, app = flight(net, 10)
+    net.advance(RTT)
+    for n in range(2, 5):
+        peer.send(ACK, ack=1, options=blocks(peer, (1, n)))
+    net.check(starts_of(peer) == [0], "resent for three SACKs")
+    peer.send(ACK, ack=10_001)  # merely reordered
+    peer.send(ACK, ack=10_001, options=[peer.sacked((1, 1001))])
+    app.write(b"y" * 40_000)
+    sent = len(starts_of(peer))
+    net.check(sent >= 9, f"{sent} segments: the window of before")

@@ -17,6 +17,7 @@ covers, and only when the window was in use (`validation`).
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 from mptcp.tcp.congestion import CongestionControl
 from mptcp.tcp.prr import ProportionalRateReduction
@@ -27,6 +28,9 @@ from mptcp.tcp.state import NEVER
 from mptcp.tcp.tlp import TailLossProbe, Verdict
 from mptcp.tcp.undo import FRTO_SEGMENTS, Frto, Undo
 from mptcp.tcp.validation import CwndValidation
+
+SMALL_WINDOW: Final = 16
+"""Segments up to which limited transmit (RFC 3042) leaves no place free."""
 
 
 class Recovery(enum.Enum):
@@ -141,8 +145,11 @@ class Sender:
                 return self.prr.room
             room = self.cc.cwnd - self.board.in_flight
             # While RACK waits for a suspect the place of its retransmission is kept free: a queue
-            # that every SACK was answered into is full when the timer comes, and drops it.
-            return room if self.reorder_deadline == NEVER else room - self.mss
+            # that every SACK was answered into is full when the timer comes, and drops it. Small
+            # windows need each of those segments (RFC 3042 §1).
+            if self.reorder_deadline < NEVER and self.cc.cwnd > SMALL_WINDOW * self.mss:
+                room -= self.mss
+            return room
         room = self.cc.cwnd - self.board.in_flight
         if self.recovery is Recovery.FAST:
             # RFC 6582 §3.2 steps 2-4: without SACK each duplicate ACK says one segment has left.

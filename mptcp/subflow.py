@@ -184,7 +184,13 @@ class Subflow(TcpConnection):
         if meta.write_closed and not self.early and meta.data_fin_ready(now):
             meta.ack_data(now)
         transmit = output.poll_output(self, now)
-        if transmit is None and meta.dispatcher.waiting:
+        # What pacing holds back goes soon, and the scheduler's choice stands: the others must not
+        # ask again before, they would get the same answer for ever.
+        if (
+            transmit is None
+            and meta.dispatcher.waiting
+            and (self.pace_deadline == NEVER or not self.sendable(now))
+        ):
             meta.dispatcher.on_full(self)
         return transmit
 

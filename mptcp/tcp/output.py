@@ -286,7 +286,10 @@ def segment_size(conn: TcpConnection) -> int:
 
 
 def sendable(conn: TcpConnection, now: int) -> int:
-    """New bytes the connection would send now, by every rule but the upper layer's choice."""
+    """New bytes the connection would send, by every rule but pacing and the upper layer's choice.
+
+    Pacing is for milliseconds and has a timer: whom the scheduler prefers is worth waiting for.
+    """
     available = conn.queued()
     # What `_poll_data` would not send now must not be promised here: the scheduler would wait for
     # this subflow and this subflow for the scheduler.
@@ -294,8 +297,6 @@ def sendable(conn: TcpConnection, now: int) -> int:
         return 0
     segment = segment_size(conn)
     snd = conn.snd
-    if conn.pacer is not None and not conn.pacer.room(conn, segment, now):
-        return 0
     window = conn.send_window()
     if now >= conn.pmtu.next_probe_at and (probe := conn.pmtu.due(conn, available, window, now)):
         return max(probe, 0)

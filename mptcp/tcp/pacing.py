@@ -11,8 +11,9 @@ clock always comes first and no timer is ever set.
 
 Paced is what carries data, new or sent again. ACKs, SYNs, a FIN alone and probes are not: they
 answer for timers and are few. The initial window is not either, as in Linux: RFC 6928 argues for a
-burst of ten, it is the latency of a short exchange, and the rate is a guess from one sample. After
-an idle time there is no ACK clock left and pacing is what replaces it.
+burst of ten, it is the latency of a short exchange, and the rate is a guess from one sample. The
+same holds whenever nothing is in flight: then as much goes at once (as with Linux's `fq`), and
+pacing replaces the ACK clock for what follows.
 
 `paid_at` counts ticks of 2^-16 µs: a packet takes less than a microsecond at high rates.
 """
@@ -78,13 +79,16 @@ class Pacer:
         quantum = window * 100 // srtt
         if quantum < 2 * segment:
             quantum = 2 * segment
-        self.left = quantum - quantum % segment
         # Time that was not used is made up for, or the ACK clock, which has a grain of its own,
         # would lose what the gain gives: up to half a quantum of it, as Linux has it.
-        credit = LATE if self.held else self.left * self.cost >> 1
+        credit = LATE if self.held else quantum * self.cost >> 1
         self.held = False
         if self.paid_at < ticks - credit:
             self.paid_at = ticks - credit
+        if not snd.board:
+            # RFC 5681 §4.1 lets a restart window go at once, and a short answer is what it is for.
+            quantum = max(quantum, conn.initial_window(snd.mss))
+        self.left = quantum - quantum % segment
 
 
 def hold(conn: TcpConnection, pacer: Pacer) -> None:

@@ -50,7 +50,7 @@ def test_initial_window_goes_at_once() -> None:
 
 
 def test_twice_the_rate_in_slow_start() -> None:
-    """2 x cwnd / SRTT: a window of 20 segments and 100 ms make two segments each 5 ms.
+    """2 x cwnd / SRTT: a window of 19 segments and 100 ms make two segments each 5.26 ms.
 
     The first gap is half as long: idle time counts for half a quantum, as in Linux.
     """
@@ -58,11 +58,13 @@ def test_twice_the_rate_in_slow_start() -> None:
     connection = peer.handshake(mss=MSS, wscale=7, rtt=ms(100))
     connection.send(bytes(100 * MSS))
     peer.drain()
-    peer.send(ACK, at=ms(100))
-    assert peer.subflow().cwnd == 20 * MSS
+    peer.send(ACK, ack=9 * MSS + 1, at=ms(100))
+    assert peer.subflow().cwnd == 19 * MSS
     sent = bursts(take_until(peer, ms(190)))
-    times = [ms(100), *(ms(102.5) + number * ms(5) for number in range(9))]
-    assert sent == [(at, 2 * MSS) for at in times]
+    assert {size for _, size in sent} == {2 * MSS}
+    gap = 2 * MSS * ms(100) / (2 * 19 * MSS)
+    times = [0.0, *(gap / 2 + number * gap for number in range(8))]
+    assert [at - ms(100) for at, _ in sent] == pytest.approx(times, abs=len(times))
 
 
 def test_a_fifth_more_than_the_rate_afterwards() -> None:
@@ -72,7 +74,7 @@ def test_a_fifth_more_than_the_rate_afterwards() -> None:
     connection.send(bytes(100 * MSS))
     peer.drain()
     peer.subflow().cc.ssthresh = 10 * MSS
-    peer.send(ACK, at=ms(120))
+    peer.send(ACK, ack=9 * MSS + 1, at=ms(120))
     cwnd = peer.subflow().cwnd
     sent = bursts(take_until(peer, ms(230)))
     assert {size for _, size in sent[:-1]} == {2 * MSS}
@@ -80,7 +82,7 @@ def test_a_fifth_more_than_the_rate_afterwards() -> None:
     for number, (at, _) in enumerate(sent):
         paid = max(0, number * gap - gap // 2)
         assert at == pytest.approx(ms(120) + paid, abs=len(sent))
-    assert sum(size for _, size in sent) == cwnd // MSS * MSS
+    assert sum(size for _, size in sent) == cwnd // MSS * MSS - MSS  # one was in flight
 
 
 def test_quantum_is_a_millisecond_of_the_rate() -> None:
@@ -116,16 +118,29 @@ def test_no_timer_when_the_window_fits_a_millisecond() -> None:
     assert wire.stack.counters["TcpRetransSegs"] == 0
 
 
+def test_after_idle_time_the_initial_window_goes_at_once() -> None:
+    """RFC 5681 §4.1: with nothing in flight a restart window may be sent; the rest is spread."""
+    _, peer = paced()
+    connection = peer.handshake(mss=MSS, wscale=7, rtt=ms(100))
+    connection.send(bytes(10 * MSS))
+    peer.drain()
+    peer.send(ACK, at=ms(100))
+    connection.send(bytes(14 * MSS))
+    sent = bursts(take_until(peer, ms(190)))
+    # Ten segments take 25 ms at this rate; 2.5 ms were free.
+    assert sent == [(ms(100), 10 * MSS), (ms(122.5), 2 * MSS), (ms(127.5), 2 * MSS)]
+
+
 def test_what_is_not_held() -> None:
     """RFC 9293 §3.8.6.3: an ACK goes when it is due, whatever the data waits for; so does RST."""
     _, peer = paced()
     connection = peer.handshake(mss=MSS, wscale=7, rtt=ms(100))
     connection.send(bytes(100 * MSS))
     peer.drain()
-    peer.send(ACK, at=ms(100))
+    peer.send(ACK, ack=9 * MSS + 1, at=ms(100))
     assert len(peer.drain()) == 2
-    peer.send(ACK, data=b"x" * 10, ack=10 * MSS + 1, at=ms(101))
-    peer.send(ACK, data=b"x" * 10, ack=10 * MSS + 1)
+    peer.send(ACK, data=b"x" * 10, ack=9 * MSS + 1, at=ms(101))
+    peer.send(ACK, data=b"x" * 10, ack=9 * MSS + 1)
     assert [(seen.ack, len(seen.data)) for seen in peer.drain()][-1] == (21, 0)
     connection.abort()
     assert len(peer.drain()) == 1
@@ -150,7 +165,7 @@ def test_a_late_timer_is_made_up_for() -> None:
     connection = peer.handshake(mss=MSS, wscale=7, rtt=ms(100))
     connection.send(bytes(300 * MSS))
     peer.drain()
-    peer.send(ACK, at=ms(100))
+    peer.send(ACK, ack=9 * MSS + 1, at=ms(100))
     peer.subflow().cc.cwnd = 40 * MSS
     total = sum(len(seen.data) for seen in peer.drain())
     start = wire.now
@@ -193,7 +208,7 @@ class Transfer:
     """The largest burst, relative to the quantum that was allowed then."""
     _queue: float = 0.0
     _at: int = 0
-    _burst: dict[int, int] = field(default_factory=dict)
+    _burst: dict[tuple[int, bytes], int] = field(default_factory=dict)
 
     def start(self, total: int = 1 << 40) -> None:
         self.receiver.on_event = self._receive
@@ -233,9 +248,12 @@ class Transfer:
         snd = subflow.snd
         if snd.bytes_sent <= subflow.initial_window(snd.mss) + 2 * snd.mss:
             return
-        burst = self._burst.get(now, 0) + size
-        self._burst = {now: burst}
+        self._burst = {key: sent for key, sent in self._burst.items() if key[0] == now}
+        burst = self._burst.get((now, subflow.local), 0) + size
+        self._burst[now, subflow.local] = burst
         quantum = max(2 * snd.mss, 2 * max(subflow.cwnd, subflow.in_flight) * 1000 // subflow.srtt)
+        if subflow.in_flight <= burst:  # nothing was in flight before: as at the start
+            quantum = max(quantum, subflow.initial_window(snd.mss))
         self.worst = max(self.worst, burst / quantum)
 
 
@@ -317,7 +335,7 @@ def test_queue_stays_short() -> None:
 
 
 def test_two_paced_subflows_do_not_wait_for_each_other() -> None:
-    """The scheduler is not promised a subflow that is paced out, and nobody waits for ever."""
+    """Whom the scheduler prefers may have to wait a moment; the others neither spin nor starve."""
     sim = Simulation(seed=3)
     config = Config(pacing=True)
     a, b = sim.host("a", config), sim.host("b", config)

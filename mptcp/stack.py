@@ -536,7 +536,8 @@ class Stack:
 
         The views of a Transmit are valid until the next call into the stack.
         """
-        self._advance(now)
+        if now > self.now:
+            self.now = now
         if self._raw:
             return self._raw.popleft()
         ready = self._ready

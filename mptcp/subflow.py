@@ -206,6 +206,9 @@ class Subflow(TcpConnection):
         # does its FIN end the data.
         return not self.mptcp and self.meta.tx.queued > 0
 
+    def has_more(self) -> bool:
+        return self.meta.tx.queued > 0
+
     def send_window(self) -> int:
         return min(self.snd.window_room(), self.meta.dispatcher.send_window(self))
 

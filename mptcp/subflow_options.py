@@ -80,11 +80,10 @@ def prepared_options(subflow: Subflow, chunk: SentChunk | None, now: int) -> byt
 def data_options_length(subflow: Subflow) -> int:
     """The most `segment_options` takes on a data segment, padded to whole words."""
     meta = subflow.meta
-    length = 10 + (8 if meta.ack_64 else 4) + (8 if meta.dsn_64 else 4)
-    if meta.checksum:
-        length += 2
-    # MP_CAPABLE with data takes 22 or 24 and needs no more than the DSS in its place.
-    return max(length + 3 & ~3, 24)
+    if meta.ack_64 and meta.dsn_64:
+        return 28  # 26, with a checksum 28
+    # 18 or 22, with a checksum 20 or 24. MP_CAPABLE with data takes 22 or 24 in the DSS's place.
+    return 24
 
 
 def infinite_mapping(subflow: Subflow, mapping: TxMapping) -> bytes:

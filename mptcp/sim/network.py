@@ -65,6 +65,8 @@ class Simulation:
         self.directions: list[Direction] = []
         self.tap: Tap | None = None
         self.awake: deque[SimHost] = deque()
+        self.intact = True
+        """Nothing on the way rewrites packets; a flipped bit is known of by itself."""
         self._routes_known = True
 
     @property
@@ -102,6 +104,7 @@ class Simulation:
 
     def middlebox(self, box: Middlebox, name: str = "") -> BoxNode:
         """Add a middlebox, to be connected twice; the first link is where "forward" begins."""
+        self.intact = False
         return BoxNode(self.agenda, name or type(box).__name__.lower(), box)
 
     def connect(

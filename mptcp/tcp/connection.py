@@ -160,6 +160,10 @@ class TcpConnection:
         """Whether data is still to come that a FIN has to wait for."""
         return self.queued() > 0
 
+    def has_more(self) -> bool:
+        """Whether new data follows what was just pulled (PSH: RFC 9293 §3.9.1.2)."""
+        return self.queued() > 0
+
     def pull(self, limit: int, now: int) -> tuple[list[memoryview], object | None] | None:
         """Give up to `limit` new bytes and the mapping to keep with them; None for nothing."""
         return None

@@ -276,7 +276,7 @@ def _take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
     conn.probes_unanswered = 0
     if conn.keepalive is not None:
         conn.keepalive.heard(now)
-    outstanding = bool(snd.board)
+    outstanding = snd.una != snd.nxt
     window = seg.window << snd.wscale
     changed = snd.update_window(seq, ack, window)
     if not outstanding:

@@ -174,7 +174,7 @@ def send_data(conn: TcpConnection, chunk: SentChunk, now: int) -> Transmit:
         tos = ECT_0
     if chunk.fin:
         flags |= FIN
-    if chunk.parts and not conn.queued():
+    if chunk.parts and not conn.has_more():
         flags |= PSH  # RFC 9293 §3.9.1.2: no more is waiting
     conn.snd.validation.sent_at = now
     window = window_field(conn, now)
@@ -290,9 +290,11 @@ def sendable(conn: TcpConnection, now: int) -> int:
 
     Pacing is for milliseconds and has a timer: whom the scheduler prefers is worth waiting for.
     """
-    available = conn.queued()
     # What `_poll_data` would not send now must not be promised here: the scheduler would wait for
     # this subflow and this subflow for the scheduler.
+    if conn.snd.congestion_room() <= 0:
+        return 0
+    available = conn.queued()
     if available <= 0 or conn.state not in CAN_SEND or conn.snd.board.next_lost() is not None:
         return 0
     segment = segment_size(conn)
@@ -307,6 +309,17 @@ def sendable(conn: TcpConnection, now: int) -> int:
 def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
     """Retransmission, then new data, then FIN."""
     snd = conn.snd
+    if not snd.tlp.due and snd.undo.frto is not Frto.PROBING:
+        # The usual answers are no, and half of all questions come right after the last segment that
+        # could be sent: nothing to send, not before the pacer's time, no room in the window.
+        if now < conn.pace_deadline < NEVER:
+            return None
+        if not conn.fin_queued:
+            if snd.una == snd.nxt:
+                if not conn.queued():
+                    return None
+            elif not snd.board.lost and snd.congestion_room() <= 0:
+                return None
     segment = segment_size(conn)
     if snd.tlp.due:
         return _send_probe_of_tail(conn, segment, now)
@@ -341,7 +354,7 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
         return send_data(conn, part, now)
     available = conn.queued()
     if available > 0 and (conn.state in CAN_SEND or conn.early):
-        if not snd.board:
+        if snd.una == snd.nxt:
             snd.validation.restart(snd.cc, now, snd.rtt.rto)
         window = conn.send_window()
         room = min(window, snd.congestion_room(), chunk_limit(conn, segment))

@@ -200,7 +200,7 @@ class Sender:
         """RFC 8985 §7.2: SACK, no recovery, nothing sacked, no probe outstanding."""
         tlp = self.tlp
         board = self.board
-        if self.sack_ok and self.rack_tlp and tlp.end_seq < 0 and not board.sacked:
+        if self.sack_ok and self.rack_tlp and tlp.end_seq < 0 and not board.sacked.starts:
             tlp.arm(now, self.rtt, board.in_flight <= self.mss, self.rto_deadline)
         else:
             tlp.deadline = NEVER
@@ -285,7 +285,9 @@ class Sender:
         if dsack is not None or self.tlp.end_seq >= 0:
             self._on_dsack(ack, dsack, duplicate and not sack)
         if acked > 0:
-            self.rto_deadline = now + self.rtt.rto if board else NEVER  # RFC 6298 (5.2), (5.3)
+            self.rto_deadline = (
+                now + self.rtt.rto if ack < self.nxt else NEVER
+            )  # RFC 6298 (5.2), (5.3)
             self._advance(now, acked, delivered, in_flight_before, ts_rtt)
         elif newly_sacked or (duplicate and not self.sack_ok):
             if not self.dup_acks:
@@ -304,7 +306,7 @@ class Sender:
         if self.recovery is Recovery.FAST:
             self.prr.on_ack(delivered, board.in_flight, cc.ssthresh, self.mss)
         elif self.recovery is Recovery.OPEN and acked > 0:
-            if board:
+            if ack < self.nxt:
                 self._arm_probe(now)
             else:
                 self.tlp.cancel()
@@ -333,7 +335,7 @@ class Sender:
         # Step 3: sent once, delivered after something that was sent later.
         if board.oldest_original < rack.fack:
             rack.reordering_seen = True
-        highest = board.sacked.ends[-1] if board.sacked else self.una
+        highest = board.sacked.ends[-1] if board.sacked.ends else self.una
         if highest > rack.fack:
             rack.fack = highest
 
@@ -436,7 +438,7 @@ class Sender:
     def _detect_loss(self, now: int) -> None:
         """Enter or continue fast recovery."""
         board = self.board
-        if not board:
+        if self.una == self.nxt:
             self.reorder_deadline = NEVER
             return
         if not self.sack_ok:
@@ -447,7 +449,7 @@ class Sender:
                 and self.una > self.recovery_point - 1
                 and board.mark_first_lost(self.mss)
             )
-        elif not board.sacked and not board.repeated:
+        elif not board.sacked.starts and not board.repeated:
             # What remains was sent after all that was delivered.
             self.reorder_deadline = NEVER
             return

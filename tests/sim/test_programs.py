@@ -58,8 +58,8 @@ def test_many_programs_on_one_host() -> None:
 
 
 def test_requests_take_their_round_trips() -> None:
-    """RFC 6928: a response of ten segments takes one round trip and its serialization; after an idle
-    time it is paced over a part of one."""
+    """RFC 6928: a response of ten segments takes one round trip and its serialization, and where it
+    is paced a part of another."""
     sim = Simulation(seed=1)
     a, b = sim.host("a", nodelay=True), sim.host("b", nodelay=True)
     sim.connect(a, "10.0.0.1/24", b, "10.0.0.2/24", rate_bps=100_000_000, delay_us=20_000)

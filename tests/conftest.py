@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mptcp.tun.netns import Namespace, require_namespaces
+
+COUNTED = ("wire", "tcp", "conformance")
+"""Folders whose tests are to reach every branch of wire/ and tcp/."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test` runs under coverage: short and in virtual time, it is slower there."""
+    here = Path(__file__).parent
+    for item in items:
+        apart = any(item.get_closest_marker(name) for name in ("netns", "realtime", "slow"))
+        if not apart and item.path.relative_to(here).parts[0] in COUNTED:
+            item.add_marker(pytest.mark.counted)
 
 
 @functools.cache

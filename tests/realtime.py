@@ -6,16 +6,19 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec
 
+import pytest
+
 P = ParamSpec("P")
 
 ATTEMPTS = 4
 
 
 def measured(test: Callable[P, None]) -> Callable[P, None]:
-    """Repeat a test that measures a rate or a delay while another program has the CPU.
+    """A test that measures a rate or a delay: repeated when another program had the CPU.
 
     A process that is kept waiting for 20 ms moves less than its link; what is asserted is that
-    the figure is reached when it is let run. Each failure is printed; the last one counts.
+    the figure is reached when it is let run. Each failure is printed; the last one counts. `make
+    test` runs these tests by themselves (marker `realtime`).
     """
 
     @functools.wraps(test)
@@ -29,4 +32,5 @@ def measured(test: Callable[P, None]) -> Callable[P, None]:
                     raise
                 print(f"attempt {attempt}: {str(error).splitlines()[0]}")
 
-    return run
+    marked: Callable[P, None] = pytest.mark.realtime(run)
+    return marked

@@ -16,7 +16,9 @@ _RUNNER = pytest.StashKey[Runner]()
 _PROPERTY = "expectations"
 
 
-@pytest.fixture(params=["ours", pytest.param("kernel", marks=pytest.mark.netns)])
+@pytest.fixture(
+    params=["ours", pytest.param("kernel", marks=[pytest.mark.netns, pytest.mark.realtime])]
+)
 def net(request: pytest.FixtureRequest) -> Iterator[Net]:
     """The system under test. The kernel's is made by the runner, in a thread of its own."""
     if request.param == "kernel":

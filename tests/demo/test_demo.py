@@ -62,6 +62,7 @@ def start_demo(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.netns
+@pytest.mark.realtime
 @pytest.mark.slow
 @pytest.mark.parametrize("peer", ["ours", "kernel"])
 def test_a_file_crosses_and_survives_the_cut(tmp_path: Path, peer: str) -> None:
@@ -77,6 +78,7 @@ def test_a_file_crosses_and_survives_the_cut(tmp_path: Path, peer: str) -> None:
 
 
 @pytest.mark.netns
+@pytest.mark.realtime
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("when", "signum", "status"),

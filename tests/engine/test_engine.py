@@ -97,6 +97,7 @@ async def test_the_timer_is_lazy_and_an_early_wake_up_does_not_spin(
         assert turns <= 20
 
 
+@pytest.mark.realtime
 async def test_the_timer_is_not_touched_per_packet(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

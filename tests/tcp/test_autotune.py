@@ -56,6 +56,7 @@ def tuned(**changes: object) -> Config:
     return Config(mptcp=False, congestion_control="cubic", **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_fast_long_path_is_filled() -> None:
     """RFC 7323 §1.1: 100 Mbit/s over 200 ms take 2.5 MB of window; tuning gets there in time."""
     got = {}
@@ -68,6 +69,7 @@ def test_a_fast_long_path_is_filled() -> None:
     assert got[True] >= 0.9 * got[False]
 
 
+@pytest.mark.slow
 def test_without_timestamps() -> None:
     """The round trip is then the time in which a window came; the path is filled all the same."""
     got = {}

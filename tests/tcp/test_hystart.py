@@ -218,6 +218,7 @@ def overrun(hystart: bool) -> int:
     return a.stack.counters["TcpRetransSegs"]
 
 
+@pytest.mark.slow
 def test_slow_start_does_not_fill_a_deep_queue_twice() -> None:
     """RFC 9406 §1, §4.1: Conservative Slow Start overruns a queue by a quarter, not by a whole.
 

@@ -278,6 +278,7 @@ def transfer(
     return Transfer(sim, a, b, rate_bps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offload", [False, True])
 def test_bursts_never_exceed_the_quantum(offload: bool) -> None:
     """Through slow start, loss and recovery, retransmissions included."""
@@ -292,6 +293,7 @@ def test_bursts_never_exceed_the_quantum(offload: bool) -> None:
     assert without.worst > 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("control", "rate_bps", "delay_us", "duration"),
     [

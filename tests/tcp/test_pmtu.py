@@ -703,6 +703,7 @@ def test_transfer_past_a_router_that_tells(offload: bool, mptcp: bool, v6: bool)
         assert host.stack.counters["TcpPathMtuReduced"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offload", [False, True], ids=["plain", "offload"])
 @pytest.mark.parametrize("mptcp", [False, True], ids=["tcp", "mptcp"])
 @pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])

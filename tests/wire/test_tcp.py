@@ -390,12 +390,13 @@ def test_repr_tells_everything() -> None:
     segment.ts_val, segment.ts_ecr = 8, 9
     segment.sack = ((10, 11), (12, 13))
     segment.fast_open = b"\xaa\xbb\xcc\xdd"
+    segment.user_timeout = 15
     segment.dss = Dss(14)
     segment.mptcp = (MpPrio(True),)
     segment.bad_options = 2
     assert repr(segment) == (
         "Segment(0a000001.1>0a000002.2 SYN|PSH|ACK|URG seq=3 ack=4 win=5 len=3 urg=6 mss=1460 "
-        "wscale=7 sackOK ts=8/9 sack=10-11,12-13 tfo=aabbccdd Dss(data_ack=14) "
+        "wscale=7 sackOK ts=8/9 sack=10-11,12-13 tfo=aabbccdd uto=15 Dss(data_ack=14) "
         "MpPrio(backup=True) bad_options=2)"
     )
     assert flag_names(0) == "none"

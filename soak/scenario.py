@@ -101,11 +101,12 @@ class Scenario:
         mptcp = (True, True) if kind < 0.6 else (False, False) if kind < 0.85 else (True, False)
         if dice.random() < 0.5:
             mptcp = mptcp[::-1]
-        mtu = dice.choice((280, 400, 576, 576, 1280, 1500))
-        late = dice.choice((300, 400, 500))
+        # The larger sizes more often: the small ones cost a multiple of the packets.
+        mtu = dice.choice((280, 576, 576, 1280, 1280, 1280, 1500, 1500, 1500, 1500))
+        late = dice.choice((400, 500, 600))
         wrap = chance() < 0.3
-        # Enough packets for some 60 of them to be disturbed: two in three carry data.
-        packets = 24_000 // (late + 100)
+        # Enough packets for 50 of them to be disturbed, ACKs included, and not many more.
+        packets = 16_000 // (late + 100)
         total = int(max(21_000, packets * 0.65 * (mtu - 80)) * (1 + 0.3 * chance()))
         share = dice.choice((0, 1, 2, 3, 4))
         totals = (total * share // 4, total - total * share // 4)

@@ -87,6 +87,9 @@ class Session:
             congestion_control=side.congestion_control,
             receive_buffer=side.receive_buffer,
             send_buffer=side.send_buffer,
+            # So that no handshake is given up while one side takes itself as connected.
+            syn_retries=10,
+            synack_retries=10,
         )
         isn, idsn = scenario.isn, scenario.idsn
         calls = count()

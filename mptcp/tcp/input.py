@@ -213,13 +213,14 @@ def _synchronized(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None
         snd.wl1 = seq
         snd.wl2 = snd.una
         conn.syn_pending = False
-        if conn.ts_ok and seg.ts_ecr and snd.timeouts:
-            # RFC 7323 §4.1: the echo tells which of our SYN/ACKs came, so this is an RTT, and the
-            # time-out need not begin at three seconds (RFC 6298 (5.7)).
-            rtt = ((conn.timestamp(now) - seg.ts_ecr) & 0xFFFFFFFF) * 1000
-            snd.rtt.sample(max(rtt, 1000))
         if not conn.accept_third_ack(seg, now):
             return
+        if conn.ts_ok and seg.ts_ecr and snd.timeouts:
+            # RFC 7323 §4.1: the echo tells which of our SYN/ACKs came, so this is an RTT, and the
+            # time-out need not begin at three seconds (RFC 6298 (5.7)). Not of an
+            # ACK that is not taken: the SYN/ACK's back-off is to last.
+            rtt = ((conn.timestamp(now) - seg.ts_ecr) & 0xFFFFFFFF) * 1000
+            snd.rtt.sample(max(rtt, 1000))
         establish(conn, now)
     _established(conn, seg, seq, now)
 

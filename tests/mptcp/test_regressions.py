@@ -13,7 +13,7 @@ from mptcp.errors import ConnectionEnd
 from mptcp.events import SubflowClosed
 from mptcp.meta_socket import MetaSocket
 from mptcp.subflow import Subflow
-from mptcp.wire.mptcp_options import RST_MPTCP_SPECIFIC, MpTcprst
+from mptcp.wire.mptcp_options import RST_MPTCP_SPECIFIC, MpCapable, MpTcprst
 from mptcp.wire.tcp import ACK, FIN, RST, SYN
 from tests.options import Emits
 from tests.peer import Peer, Seen, Wire, ms, seconds
@@ -244,3 +244,22 @@ def test_offering_again_costs_little() -> None:
     assert [tx.reinjection_for(one) for _ in range(20)] == [None] * 20
     assert Carriers.asked <= count
     assert tx.reinjection_for(other) is tx.reinject[0]
+
+
+def test_an_ack_that_is_not_taken_says_nothing_of_the_handshake_timer() -> None:
+    """RFC 8684 §3.1: without MP_CAPABLE the third ACK is not taken. RFC 6298 (5.5): the SYN/ACK's
+    back-off lasts; with a sample from each such ACK all retries were gone in five seconds."""
+    wire = Wire()
+    wire.stack.listen(80)
+    peer = Peer(wire, port=4000, local_port=80)
+    options = [*peer.syn_options(1460, True, None, True), MpCapable()]
+    peer.timestamps = True
+    peer.send(SYN, options=options)
+    peer.expect(SYN | ACK)
+    peer.expect(SYN | ACK, at=seconds(1))
+    peer.mptcp = True
+    peer.send(ACK, ack=1, options=[peer.dss(data_ack=1)], at=seconds(1.1))
+    peer.drain()
+    peer.expect(SYN | ACK, at=seconds(3))
+    peer.expect_nothing(until=seconds(6.9))
+    peer.expect(SYN | ACK, at=seconds(7))

@@ -175,6 +175,9 @@ class Subflow(TcpConnection):
 
     def sendable(self, now: int) -> int:
         """Bytes this subflow would send if the scheduler chose it; 0 if it cannot."""
+        if now < self.pace_deadline < NEVER and self.meta.tx.queued > self.snd.congestion_room():
+            # Paced out, and more waits than its window takes: the others need not wait for it.
+            return 0
         return output.sendable(self, now)
 
     # -- hooks: sending ------------------------------------------------------------------------

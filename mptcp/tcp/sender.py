@@ -302,7 +302,7 @@ class Sender:
                 self._frto_duplicate()
         elif self.undo.frto is not Frto.OFF and duplicate:
             self.undo.frto = Frto.OFF
-        self._detect_loss(now)
+        self._detect_loss(now, delivered)
         if self.recovery is Recovery.FAST:
             self.prr.on_ack(delivered, board.in_flight, cc.ssthresh, self.mss)
         elif self.recovery is Recovery.OPEN and acked > 0:
@@ -435,8 +435,8 @@ class Sender:
 
     # -- loss ----------------------------------------------------------------------------------
 
-    def _detect_loss(self, now: int) -> None:
-        """Enter or continue fast recovery."""
+    def _detect_loss(self, now: int, delivered: int = 0) -> None:
+        """Enter or continue fast recovery; the ACK that is looked at delivered so many bytes."""
         board = self.board
         if self.una == self.nxt:
             self.reorder_deadline = NEVER
@@ -469,14 +469,17 @@ class Sender:
         if not lost:
             return
         if self.recovery is Recovery.OPEN:
-            self._enter_recovery(self.flight_size if self.dup_acks else self.nxt - self.una)
+            self._enter_recovery(
+                self.flight_size if self.dup_acks else self.nxt - self.una, delivered
+            )
         elif self.recovery is Recovery.FAST and board.lost_again >= self.reduced_at:
-            # RFC 5681 §4.3: the loss of a retransmission is a second sign of congestion.
+            # RFC 5681 §4.3: the loss of a retransmission is a second sign of congestion, and the
+            # window is lowered twice: by what was outstanding, not by what PRR let into the pipe.
             self.reduced_at = now
             self.resend_at_once = True
             self.cwr_due = True
-            self.cc.on_loss(min(board.in_flight, self.cc.cwnd))
-            self.prr.start(self.nxt - self.una)
+            self.cc.on_loss(min(self.nxt - self.una, self.cc.cwnd))
+            self.prr.start(self.nxt - self.una - board.sacked_bytes + delivered)
 
     def _detect_by_time(self, now: int) -> bool:
         """RFC 8985 §6.2 steps 4 and 5."""
@@ -507,8 +510,8 @@ class Sender:
         self.cc.on_loss(flight_size)
         self.reduced_at = self.cc.now
 
-    def _enter_recovery(self, flight_size: int) -> None:
-        """RFC 6675 §5 (4), RFC 6582 §3.2 (2)."""
+    def _enter_recovery(self, flight_size: int, delivered: int = 0) -> None:
+        """RFC 6675 §5 (4), RFC 6582 §3.2 (2), on an ACK that delivered so many bytes."""
         if self.spared is not None and self.board.lost_within(*self.spared):
             self.resend_at_once = True
             return
@@ -518,7 +521,7 @@ class Sender:
         self.tlp.cancel()
         self.tlp.end_seq = -1
         self.undo.start(self.una)
-        self.prr.start(self.nxt - self.una)
+        self.prr.start(self.nxt - self.una - self.board.sacked_bytes + delivered)
         if self.una < self.echo_point:
             # RFC 3168 §6.1.2: for drops and marks in one window of data the window is reduced once.
             self.cc.in_recovery = True

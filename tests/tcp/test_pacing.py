@@ -68,19 +68,22 @@ def test_twice_the_rate_in_slow_start() -> None:
 
 
 def test_a_fifth_more_than_the_rate_afterwards() -> None:
-    """1.2 x cwnd / SRTT once cwnd has reached half of ssthresh."""
+    """1.2 x cwnd / SRTT once cwnd has reached half of ssthresh; what the gap before it is made up
+    for is an initial window (RFC 9002 §7.7)."""
     _, peer = paced()
     connection = peer.handshake(mss=MSS, wscale=7, rtt=ms(120))
     connection.send(bytes(100 * MSS))
     peer.drain()
     peer.subflow().cc.ssthresh = 10 * MSS
+    peer.subflow().cc.cwnd = 30 * MSS
     peer.send(ACK, ack=9 * MSS + 1, at=ms(120))
     cwnd = peer.subflow().cwnd
     sent = bursts(take_until(peer, ms(230)))
-    assert {size for _, size in sent[:-1]} == {2 * MSS}
+    assert sent[0][1] == 10 * MSS
+    assert {size for _, size in sent[1:-1]} == {2 * MSS}
     gap = round(2 * MSS * ms(120) / (1.2 * cwnd))
     for number, (at, _) in enumerate(sent):
-        paid = max(0, number * gap - gap // 2)
+        paid = number * gap
         assert at == pytest.approx(ms(120) + paid, abs=len(sent))
     assert sum(size for _, size in sent) == cwnd // MSS * MSS - MSS  # one was in flight
 

@@ -180,19 +180,53 @@ def test_not_lost_below_the_threshold() -> None:
 
 def test_pipe_limits_what_is_sent_in_recovery() -> None:
     """RFC 6937 §3: while the pipe is above ssthresh, one segment for two delivered (RecoverFS 10,
-    ssthresh 5); RFC 6675 §4 NextSeg: lost segments first, then new data."""
+    ssthresh 5), CEIL to a whole one; RFC 6675 §4 NextSeg: lost segments first, then new data."""
     peer = start(sack=True)
     peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(4)))])
-    # prr_delivered 3: sndcnt 1.5 segments.
-    assert seqs(peer.drain()) == [edge(0)]
+    # prr_delivered 3: CEIL(1.5).
+    assert seqs(peer.drain()) == [edge(0), edge(10)]
     peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(5)))])
-    assert seqs(peer.drain()) == [edge(10)]  # prr_delivered 4: 2 - prr_out 1
+    assert seqs(peer.drain()) == []  # prr_delivered 4: 2 - prr_out 2
     peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(6)))])
-    assert seqs(peer.drain()) == []  # 2.5 - 2
+    assert seqs(peer.drain()) == [edge(11)]  # CEIL(2.5) - 2
     peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(7)))])
     assert seqs(peer.drain()) == []  # the pipe is 5: ssthresh - pipe
     peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(9)))])
-    assert seqs(peer.drain()) == [edge(11), edge(12)]  # the pipe is 3
+    assert seqs(peer.drain()) == [edge(12)]  # the pipe is 4
+
+
+def test_recover_fs_leaves_out_what_was_sacked_before() -> None:
+    """RFC 9937 §6.1 (RecoverFS): segments of limited transmit do not make the reduction slower.
+
+    A window of 10, two SACKs one by one, each answered by a new segment; the third begins recovery:
+    SND.NXT - SND.UNA is 12, but 10 can be delivered in it. So sndcnt is CEIL(n * 5 / 10).
+    """
+    peer = start(sack=True, rack_tlp=True)
+    for number in (2, 3):
+        peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(number)))])
+        assert seqs(peer.drain()) == [edge(8 + number)]
+    sent = []
+    for number in range(4, 9):
+        peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(number)))])
+        sent.append(seqs(peer.drain()))
+    assert peer.subflow().snd.prr.recover_fs == 10 * MSS
+    assert sent == [[edge(0)], [], [edge(12)], [], [edge(13)]]
+
+
+def test_lost_retransmission_halves_the_window_again() -> None:
+    """RFC 5681 §4.3: two signs, lowered twice: half of the window that the first left, not half of
+    what is in the pipe while the recovery goes on."""
+    peer = start(sack=True, rack_tlp=True, window=20)
+    peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(4)))])
+    assert peer.subflow().cc.ssthresh == 10 * MSS
+    assert edge(0) in seqs(peer.drain())
+    peer.send(ACK, ack=edge(0), at=ms(150), options=[peer.sacked((edge(1), edge(20)))])
+    sent = seqs(peer.drain())
+    # What was sent after the retransmission arrives a round trip later: the retransmission did not.
+    top = max(sent) + MSS
+    peer.send(ACK, ack=edge(0), at=ms(260), options=[peer.sacked((edge(1), top))])
+    assert edge(0) in seqs(peer.drain())
+    assert peer.subflow().cc.ssthresh == 5 * MSS
 
 
 def test_lost_retransmission_waits_for_the_timer() -> None:

@@ -33,6 +33,8 @@ class Dispatcher:
         self.chosen: Subflow | None = None
         """The scheduler's choice for the next chunk, until it is taken or no longer ready: it is
         asked once for each chunk, so that it may keep state."""
+        self.silent: tuple[Subflow, int] | None = None
+        """A choice that sent nothing when it was polled, and when: not to be waited for then."""
         self.deadline = NEVER
         self.backoff = 0
         self.mark = 0
@@ -77,7 +79,11 @@ class Dispatcher:
                 self.meta.stack.counters["MPTcpExtMPTCPRetrans"] += 1
                 return tx.take_reinjection(item, subflow, limit)
         if len(self.meta.subflows) > 1:
-            ready = [s for s in self.meta.subflows if s is subflow or s.sendable(now) > 0]
+            ready = [
+                s
+                for s in self.meta.subflows
+                if s is subflow or (s.sendable(now) > 0 and (s, now) != self.silent)
+            ]
             chosen = self.chosen
             if chosen is None or chosen not in ready:
                 chosen = self.scheduler.select(ready, tx.queued)
@@ -105,9 +111,15 @@ class Dispatcher:
                 self.watch(now)
         return parts, dsn, length
 
-    def on_full(self, subflow: Subflow) -> None:
+    def on_full(self, subflow: Subflow, now: int) -> None:
         """`subflow` has nothing more to send: ask the ones that were passed over."""
         waiting = self.waiting
+        if self.chosen is subflow and subflow.sendable(now) > 0:
+            # It promises what it does not send: two that wait for each other would hold up the
+            # host.
+            self.meta.stack.counters["SchedulerChoiceSilent"] += 1
+            self.silent = (subflow, now)
+            self.chosen = None
         if subflow in waiting:
             return  # it was passed over itself
         self.waiting = []

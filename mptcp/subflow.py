@@ -194,7 +194,7 @@ class Subflow(TcpConnection):
             and meta.dispatcher.waiting
             and (self.pace_deadline == NEVER or not self.sendable(now))
         ):
-            meta.dispatcher.on_full(self)
+            meta.dispatcher.on_full(self, now)
         return transmit
 
     def queued(self) -> int:

@@ -292,13 +292,15 @@ def sendable(conn: TcpConnection, now: int) -> int:
     """
     # What `_poll_data` would not send now must not be promised here: the scheduler would wait for
     # this subflow and this subflow for the scheduler.
-    if conn.snd.congestion_room() <= 0:
+    snd = conn.snd
+    if snd.undo.frto is Frto.PROBING:
+        return _frto_size(conn, segment_size(conn))
+    if snd.congestion_room() <= 0:
         return 0
     available = conn.queued()
-    if available <= 0 or conn.state not in CAN_SEND or conn.snd.board.next_lost() is not None:
+    if available <= 0 or conn.state not in CAN_SEND or snd.board.next_lost() is not None:
         return 0
     segment = segment_size(conn)
-    snd = conn.snd
     window = conn.send_window()
     if now >= conn.pmtu.next_probe_at and (probe := conn.pmtu.due(conn, available, window, now)):
         return max(probe, 0)
@@ -427,13 +429,18 @@ def _send_probe_of_tail(conn: TcpConnection, segment: int, now: int) -> Transmit
 def _send_frto_data(conn: TcpConnection, segment: int, now: int) -> Transmit | None:
     """RFC 5682 §2.1 (2b): new data instead of retransmissions; none to send ends the question."""
     snd = conn.snd
-    if snd.undo.frto_room < segment:
-        return None
-    size = min(conn.queued() if conn.state in CAN_SEND else 0, conn.send_window(), segment)
+    size = _frto_size(conn, segment)
     transmit = _send_new(conn, size, now, segment) if size > 0 else None
     if transmit is None and snd.undo.frto_room == FRTO_SEGMENTS * snd.mss:
         snd.undo.frto = Frto.OFF
     return transmit
+
+
+def _frto_size(conn: TcpConnection, segment: int) -> int:
+    """Payload of F-RTO's next new segment, whatever the congestion window says; 0 for none."""
+    if conn.snd.undo.frto_room < segment or conn.state not in CAN_SEND:
+        return 0
+    return max(0, min(conn.queued(), conn.send_window(), segment))
 
 
 def _sendable(conn: TcpConnection, available: int, room: int, segment: int) -> int:

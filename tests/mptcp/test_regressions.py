@@ -13,6 +13,8 @@ from mptcp.errors import ConnectionEnd
 from mptcp.events import SubflowClosed
 from mptcp.meta_socket import MetaSocket
 from mptcp.subflow import Subflow
+from mptcp.tcp import output
+from mptcp.tcp.undo import Frto
 from mptcp.wire.mptcp_options import RST_MPTCP_SPECIFIC, MpCapable, MpTcprst
 from mptcp.wire.tcp import ACK, FIN, RST, SYN
 from tests.options import Emits
@@ -79,6 +81,43 @@ def test_write_while_a_subflow_is_in_last_ack() -> None:
         first.send(ACK, ack=heard.end, options=[first.dss(data_ack=1)])
     assert b"y" * 100 in [segment.data for segment in first.drain()]
     assert spans(second.drain()) == []
+
+
+@pytest.mark.timeout(10)
+def test_write_while_frto_waits() -> None:
+    """RFC 5682 §2.1 (2b): after two new segments a subflow that asks whether its time-out was
+    needless sends nothing, so nothing is kept for it though its window is open."""
+    wire, connection, first, second = two_flows(rtt=ms(100))
+    snd, other = second.subflow().snd, first.subflow()
+    connection.send(bytes(1000))
+    wire.flush()
+    connection.send(bytes(100))
+    assert spans(second.drain()) == [(1, 1000), (1001, 100)]
+    wire.advance(snd.rto_deadline - wire.zero)
+    assert spans(second.drain()) == [(1, 1000), (1001, 100)]  # all of it is in flight again
+    assert len(first.drain()) == 2
+    window, other.cc.cwnd = other.cc.cwnd, 0
+    connection.send(bytes(SEGMENT + 200))
+    second.send(ACK, ack=1001)
+    assert [length for _, length in spans(second.drain())] == [SEGMENT, 200]
+    assert snd.undo.frto is Frto.PROBING
+    assert snd.congestion_room() > 100
+    other.cc.cwnd = window
+    connection.send(bytes(100))
+    assert spans(first.drain()) == [(1101, 100)]
+    assert spans(second.drain()) == []
+    assert wire.stack.counters["SchedulerChoiceSilent"] == 0
+
+
+@pytest.mark.timeout(10)
+def test_subflow_that_promises_what_it_does_not_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Design rule 1: `poll_transmit` returns, and the data goes, even where `sendable` is wrong."""
+    wire, connection, first, second = two_flows(rtt=ms(100))
+    second.subflow().cc.cwnd = 0
+    monkeypatch.setattr(output, "sendable", lambda conn, now: 100)
+    connection.send(bytes(100))
+    assert spans(first.drain()) == [(1, 100)]
+    assert wire.stack.counters["SchedulerChoiceSilent"] == 1
 
 
 def test_data_ack_is_watched_beside_a_dead_subflow() -> None:

@@ -12,7 +12,7 @@ from mptcp.config import SECOND
 from mptcp.tcp.autotune import ReceiveTuning, send_buffer
 from mptcp.tcp.keepalive import KeepAlive, start_keepalive
 from mptcp.tcp.state import FLUSHING
-from mptcp.tcp.user_timeout import UserTimeout, advertise
+from mptcp.tcp.user_timeout import UserTimeout, advertise, timeout_changed
 
 if TYPE_CHECKING:
     from mptcp.meta_socket import MetaSocket
@@ -194,5 +194,6 @@ class SocketOptions:
         if subflow.user_timeout is None:
             subflow.user_timeout = UserTimeout(subflow.config)
         subflow.user_timeout.set(timeout_us, told)
+        timeout_changed(subflow, subflow.host.now)
         if subflow.state in FLUSHING:  # before, the handshake will tell
             advertise(subflow)

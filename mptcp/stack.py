@@ -476,10 +476,12 @@ class Stack:
         )
         if self.connections.get(key) is connection:
             del self.connections[key]
+        self._timers.forget(connection)
 
     def forget_meta(self, meta: MetaSocket) -> None:
         """The connection is over: free its token and its place in the backlog."""
         self.metas.discard(meta)
+        self._timers.forget(meta)
         if self.tokens.get(meta.token) is meta:
             del self.tokens[meta.token]
         if meta.listener is not None:

@@ -1,17 +1,26 @@
 """The host's timers: a heap of lazy deadlines, and token-less rate limits.
 
-Re-arming is a comparison: an entry is pushed only when a deadline moves earlier than the entry that
-is there; an entry that turns out early is pushed again when it is popped. So the heap holds about
-one entry for each object, however often its timer is re-armed (once for each ACK).
+Re-arming is a comparison: an entry is pushed only when a deadline moves earlier than the earliest
+entry that is there; an entry that turns out early is pushed again when it is popped. So the heap
+holds an entry or a few for each object, however often its timer is re-armed (once for each ACK).
+
+Invariants of `TimerHeap`
+  * Each object has an entry no later than its next deadline.
+  * The entries of an object are of different times, each knows the next later one, and the
+  earliest is `heap_deadline`. So a far deadline (two hours of keep-alive) has one entry, not
+  one for each nearer timer that has come and gone before it.
 """
 
 from __future__ import annotations
 
 import heapq
-from typing import Protocol
+from typing import Final, Protocol
 
 from mptcp.config import MILLISECOND, SECOND
 from mptcp.tcp.state import NEVER
+
+FEW: Final = 64
+"""Entries that are not worth looking through for objects that are gone."""
 
 
 class Timed(Protocol):
@@ -24,11 +33,17 @@ class Timed(Protocol):
 
 
 class TimerHeap:
-    """Deadlines of many objects. Invariant: each has an entry no later than its next deadline."""
+    """Deadlines of many objects."""
 
     def __init__(self) -> None:
-        self._entries: list[tuple[int, int, Timed]] = []
+        self._entries: list[tuple[int, int, Timed, int]] = []
+        """(time, for the order, object, the object's next later entry or NEVER)."""
         self._count = 0
+        self._gone = 0
+        """Objects that ended with an entry since the heap was last cleared of them."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def rearm(self, timed: Timed) -> None:
         """`timed.next_deadline()` may have become earlier."""
@@ -37,23 +52,45 @@ class TimerHeap:
             self._push(deadline, timed)
 
     def _push(self, deadline: int, timed: Timed) -> None:
-        timed.heap_deadline = deadline
         self._count += 1
-        heapq.heappush(self._entries, (deadline, self._count, timed))
+        heapq.heappush(self._entries, (deadline, self._count, timed, timed.heap_deadline))
+        timed.heap_deadline = deadline
+
+    def forget(self, timed: Timed) -> None:
+        """`timed` has no deadline any more: its entries may go, and with them what it holds.
+
+        Each costs O(1) on average: the heap is looked through when half of it may be such.
+        """
+        if timed.heap_deadline == NEVER:
+            return
+        self._gone += 1
+        entries = self._entries
+        if self._gone * 2 < len(entries) or len(entries) < FEW:
+            return
+        self._gone = 0
+        kept = []
+        for entry in entries:
+            if entry[2].next_deadline() < NEVER:
+                kept.append(entry)
+            else:
+                entry[2].heap_deadline = NEVER
+        heapq.heapify(kept)
+        entries[:] = kept
 
     def run(self, now: int) -> None:
         """Call `handle_timeout` of everything that is due."""
         entries = self._entries
         while entries and entries[0][0] <= now:
-            deadline, _, timed = heapq.heappop(entries)
-            if timed.heap_deadline == deadline:
-                timed.heap_deadline = NEVER
+            _, _, timed, later = heapq.heappop(entries)
+            timed.heap_deadline = later
             if timed.next_deadline() <= now:
                 timed.handle_timeout(now)
-            self.rearm(timed)
-            if timed.heap_deadline <= now:
+            deadline = timed.next_deadline()
+            if deadline <= now:
                 # A policy that does not move its deadline must not hold the host up.
-                self._push(now + MILLISECOND, timed)
+                deadline = now + MILLISECOND
+            if deadline < timed.heap_deadline:
+                self._push(deadline, timed)
 
     def next(self) -> int:
         """The earliest entry; NEVER if there is none."""

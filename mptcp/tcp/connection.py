@@ -403,11 +403,13 @@ class TcpConnection:
             snd.on_reorder_timeout(now)
             self.host.mark_ready(self)
         if now >= snd.tlp.deadline:
-            if snd.board:
+            if snd.board and self.state in FLUSHING:
                 delivery_stalled(self, snd.board.first().sent_at)
-            snd.on_probe_timeout()
-            self.host.mark_ready(self)
-        elif now >= snd.rto_deadline:
+                snd.on_probe_timeout(now)
+                self.host.mark_ready(self)
+            else:
+                snd.tlp.cancel()  # early data: the timer is the SYN/ACK's (RFC 7413 §4.2.2)
+        if now >= snd.rto_deadline:
             self._retransmission_timeout(now)
         if now >= self.persist_deadline:
             # RFC 9293 §3.8.6.1, RFC 1122 §4.2.2.17: probe at exponentially growing intervals.

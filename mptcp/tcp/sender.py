@@ -205,11 +205,14 @@ class Sender:
         else:
             tlp.deadline = NEVER
 
-    def on_probe_timeout(self) -> None:
+    def on_probe_timeout(self, now: int) -> None:
         """PTO expired: the next segment out is a probe."""
         self.tlp.deadline = NEVER
-        if self.board and self.recovery is Recovery.OPEN:
+        # What is sacked since has RACK's timer or the RTO (RFC 8985 §7.2).
+        if self.board and self.recovery is Recovery.OPEN and not self.board.sacked:
             self.tlp.due = True
+            # §7.2: PTO is the RTO's time at the latest, and then comes in its place.
+            self.rto_deadline = now + self.rtt.rto
 
     def probe_again(self, segment: int, now: int) -> SentChunk:
         """RFC 8985 §7.3: no new data to probe with, so the last segment goes again.

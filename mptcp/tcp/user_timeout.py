@@ -36,6 +36,7 @@ class UserTimeout:
         "enabled",
         "lower_us",
         "remote_us",
+        "since",
         "timeout_us",
         "upper_us",
     )
@@ -53,6 +54,8 @@ class UserTimeout:
         self.upper_us = config.user_timeout_upper_us
         self.remote_us = 0
         """REMOTE_UTO."""
+        self.since = -1
+        """What the last stall waits for was sent then, µs; -1: there was none."""
         self._adopt()
 
     def set(self, timeout_us: int, advertise: bool) -> None:
@@ -105,15 +108,43 @@ def retries(conn: TcpConnection) -> int:
 def delivery_stalled(conn: TcpConnection, since: int) -> None:
     """The first retransmission or probe in a row is due, for what waits since `since`."""
     user_timeout = conn.user_timeout
-    if user_timeout is not None and user_timeout.timeout_us:
+    if user_timeout is not None:
+        user_timeout.since = since
+        _watch(conn, user_timeout)
+
+
+def timeout_changed(conn: TcpConnection, now: int) -> None:
+    """The application has set the timeout: that holds for a stall under way, too."""
+    user_timeout = conn.user_timeout
+    if user_timeout is not None and (conn.snd.timeouts or conn.persist_backoff):
+        if user_timeout.since < 0:
+            user_timeout.since = now  # nobody has asked before when it began
+        _watch(conn, user_timeout)
+
+
+def _watch(conn: TcpConnection, user_timeout: UserTimeout) -> None:
+    conn.user_timeout_deadline = NEVER
+    if user_timeout.timeout_us:
         # RFC 5482 §3.1: never before one retransmission could have been answered.
-        conn.user_timeout_deadline = since + max(user_timeout.timeout_us, conn.snd.rtt.rto_base)
+        patience = max(user_timeout.timeout_us, conn.snd.rtt.rto_base)
+        conn.user_timeout_deadline = user_timeout.since + patience
         conn.host.rearm(conn)
 
 
 def user_timeout_expired(conn: TcpConnection, now: int) -> None:
     """`user_timeout_deadline` has come: RFC 9293 §3.10.8, unless delivery has gone on since."""
     conn.user_timeout_deadline = NEVER
-    if conn.snd.timeouts or conn.persist_backoff:
+    snd = conn.snd
+    user_timeout = conn.user_timeout
+    if user_timeout is None:
+        return
+    if now < user_timeout.since + user_timeout.timeout_us:
+        _watch(conn, user_timeout)  # the peer has asked for more time
+    elif not snd.timeouts and not conn.persist_backoff:
+        if snd.board and (snd.tlp.due or snd.tlp.end_seq >= 0):
+            # A tail loss probe is out: the retransmission timer says what has become of it.
+            conn.user_timeout_deadline = max(snd.rto_deadline, now + 1)
+            conn.host.rearm(conn)
+    else:
         conn.host.counters["TcpExtTCPAbortOnTimeout"] += 1
         conn.abort(end=ConnectionEnd.TIMED_OUT)

@@ -46,7 +46,7 @@ def test_reinjection_at_rto(wire: Wire) -> None:
     connection.send(b"x" * 1000)
     assert spans(second.drain()) == [(1, 1001)]
     assert spans(first.drain()) == []
-    wire.advance(wire.time + ms(400))
+    wire.advance(wire.time + ms(600))
     again = first.drain()
     assert spans(again) == [(1, 1001)]
     assert again[0].dss is not None
@@ -67,7 +67,7 @@ def test_stale_subflow_gets_no_new_data(wire: Wire) -> None:
     connection, first, second = two_flows(wire)
     connection.send(b"x" * 1000)
     second.drain()
-    wire.advance(wire.time + ms(400))
+    wire.advance(wire.time + ms(600))
     first.drain()
     first.send(ACK)
     second.drain()

@@ -20,6 +20,7 @@ from mptcp import keys
 from mptcp.mapping import MAX_MAPPINGS
 from mptcp.meta_socket import MetaSocket
 from mptcp.stack import Offload, Stack
+from mptcp.timers import FEW
 from mptcp.wire.mptcp_options import MpJoinSyn
 from mptcp.wire.tcp import ACK, SYN
 from soak.bounds import Peaks, check
@@ -232,6 +233,34 @@ def test_timers(gaps: list[int], rtt: int) -> None:
             peer.send(ACK, ack=1)
         connection.recv()
         check(wire.stack, Peaks())
+
+
+def test_far_timers() -> None:
+    """A timer that is far away (RFC 1122 §4.2.3.6: two hours of keep-alive) has one entry, however
+    many near ones come and go before it."""
+    wire = Wire(mptcp=False, nodelay=True, keepalive=True)
+    peer = Peer(wire)
+    connection = peer.handshake()
+    for number in range(100):
+        wire.advance(wire.time + ms(2000))
+        connection.send(b"x")
+        peer.drain()
+        peer.send(ACK, ack=2 + number)
+    assert len(wire.stack._timers) <= 5
+
+
+def test_timers_of_what_has_ended() -> None:
+    """Nor does the far timer of a connection keep the connection after its end."""
+    wire = Wire(mptcp=False, keepalive=True)
+    for port in range(1, 500):
+        peer = Peer(wire, port=port)
+        connection = peer.handshake(rtt=ms(1))
+        wire.advance(seconds(2))
+        connection.abort()
+        wire.flush()
+        wire.peers.remove(peer)
+    assert not wire.stack.connections
+    assert len(wire.stack._timers) <= 2 * FEW
 
 
 def test_the_bounds_are_watched() -> None:

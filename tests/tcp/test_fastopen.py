@@ -617,6 +617,19 @@ def test_a_lost_syn_ack(server: Wire) -> None:
     assert connection.tx.used == 0
 
 
+def test_early_data_does_not_delay_the_syn_ack(server: Wire) -> None:
+    """RFC 9293 §3.10.8, RFC 6298 §5: the SYN/ACK is repeated when its timer expires; a tail loss
+    probe (RFC 8985 §7.2) is not for a connection that is not synchronized."""
+    options: list[Emits] = [Mss(1400), SackPermitted(), FastOpen(cookie_of(server))]
+    peer = Peer(server, port=40000, local_port=PORT)
+    peer.send(SYN, data=b"request", options=options)
+    only_event(server, Accepted).connection.send(b"answer")
+    peer.expect(SYN | ACK)
+    peer.expect(ACK, seq=1, length=6)
+    server.mark()
+    peer.expect(SYN | ACK, within=seconds(1))
+
+
 def test_a_request_that_is_never_completed() -> None:
     """RFC 9293 §3.8.3: given up after the SYN/ACK's retries; the application is told."""
     wire = Wire(mptcp=False, synack_retries=2)

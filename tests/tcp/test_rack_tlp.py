@@ -277,3 +277,28 @@ def test_verdicts(
     assert (tlp.end_seq < 0) == (verdict is not Verdict.NONE)
     if verdict is not Verdict.NONE:
         assert tlp.on_ack(ack, dsack, bare) is Verdict.NONE
+
+
+def test_probe_in_place_of_the_timer() -> None:
+    """§7.2: PTO is never later than the RTO and then comes in its place: no window is reduced
+    before the probe, too, has had its time (§7.3)."""
+    wire = Wire(mptcp=False, nodelay=True)
+    peer = Peer(wire)
+    connection = peer.handshake(rtt=ms(100))
+    connection.send(b"x")
+    peer.expect(length=1, at=0)
+    snd, window = peer.subflow().snd, peer.subflow().cc.cwnd
+    peer.expect(length=1, at=ms(300))  # 2 SRTT + max_ack_delay would be 400
+    assert (snd.timeouts, snd.cc.cwnd) == (0, window)
+    peer.expect(length=1, at=ms(600))
+    assert snd.timeouts == 1
+
+
+def test_no_probe_for_what_is_sacked() -> None:
+    """§7.2: with anything sacked RACK's timer finds the losses, however late it comes."""
+    peer = flight()
+    rack = peer.subflow().snd.rack
+    rack.reordering_seen, rack.reo_wnd_mult = True, 4
+    peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(9), edge(10)))], at=ms(150))
+    peer.expect_nothing(until=ms(249))
+    peer.expect(ACK, seq=edge(0), at=ms(250))

@@ -61,6 +61,41 @@ def test_longer_than_r2() -> None:
     assert connection.ended is None
 
 
+def test_shorter_than_a_probe_and_its_answer() -> None:
+    """RFC 5482 §3.1, RFC 8985 §7.3: a tail loss probe has until the RTO to be answered; then a
+    timeout that has come before ends the connection."""
+    wire = Wire(mptcp=False, nodelay=True, user_timeout_us=ms(200))
+    peer = Peer(wire)
+    connection = peer.handshake(rtt=ms(100))
+    connection.send(b"data")
+    peer.expect(ACK, seq=1, length=4, at=0)
+    peer.expect(ACK, seq=1, length=4, at=ms(300))
+    assert peer.expect(within=seconds(2)).flags & RST
+    assert wire.time == ms(600)
+    assert connection.ended is ConnectionEnd.TIMED_OUT
+
+
+def test_set_while_nothing_is_delivered() -> None:
+    """RFC 9293 §3.9.1: the timeout can be set, changed and taken back at any time."""
+    wire = Wire(mptcp=False, nodelay=True)
+    peer = Peer(wire)
+    connection = peer.handshake(rtt=ms(100))
+    connection.send(b"data")
+    wire.advance(seconds(10))
+    connection.options.user_timeout(seconds(5))
+    wire.advance(seconds(12))
+    connection.options.user_timeout(seconds(60))
+    wire.advance(seconds(30))
+    connection.options.user_timeout(0)
+    wire.advance(seconds(80))
+    assert connection.ended is None
+    connection.options.user_timeout(seconds(80))
+    wire.advance(seconds(89))
+    assert connection.ended is None
+    wire.advance(seconds(91))
+    assert connection.ended is ConnectionEnd.TIMED_OUT
+
+
 def test_progress_starts_it_anew() -> None:
     """RFC 9293 §3.9.1: late data is delivered all the same; the next stall has its own time."""
     wire = Wire(mptcp=False, nodelay=True, user_timeout_us=seconds(5))
@@ -185,7 +220,7 @@ def test_r1_tells_the_application(wire: Wire, peer: Peer) -> None:
     wire.take_events()
     connection.send(b"x")
     peer.expect(length=1)
-    for number in (1, 2, 3):
+    for number in range(4):  # a tail loss probe, then three
         assert wire.take_events() == [], number
         peer.expect(length=1, within=seconds(5))
     assert wire.take_events() == [DeliveryProblem(connection, subflow)]

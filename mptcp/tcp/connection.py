@@ -322,13 +322,15 @@ class TcpConnection:
 
     def enter_time_wait(self, now: int) -> None:
         """RFC 9293 §3.10.7.4: start (or restart) the 2 MSL timer."""
-        if self.state is not State.TIME_WAIT:
+        entered = self.state is not State.TIME_WAIT
+        if entered:
             self.state = State.TIME_WAIT
             self.on_time_wait(now)
         self.snd.stop_timers()
         self.persist_deadline = NEVER
         self.linger_deadline = now + self.config.time_wait_us
-        self.host.enter_time_wait(self)
+        if entered:
+            self.host.enter_time_wait(self)  # once: it counts them
         self.host.rearm(self)
 
     def mtu_changed(self, mtu: int, now: int) -> None:

@@ -124,7 +124,8 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
         and now - conn.ts_recent_at < PAWS_IDLE_US
     ):
         conn.host.counters["TcpExtPAWSEstab"] += 1
-        conn.ack_now()
+        if length or _may_answer_bare(conn, now):
+            conn.ack_now()
         return False
     if length == 0:
         # A zero-length segment at the right edge is let in with a closed window too, as Linux
@@ -152,13 +153,8 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
             _update_ts_recent(conn, seg, seq, now)
             if length:
                 _received_twice(conn, seq, min(seq + len(seg.payload), rcv_nxt))
-        if length == 0:
-            # Two ends that disagree about the numbers would answer each other's ACKs for ever
-            # (Linux limits these as well; probes of a zero window come further apart).
-            if now - conn.last_oow_ack < OUT_OF_WINDOW_ACK_US:
-                return False
-            conn.last_oow_ack = now
-        conn.ack_now()
+        if length or _may_answer_bare(conn, now):
+            conn.ack_now()
         return False
     if flags & RST:
         if conn.state is State.TIME_WAIT and conn.config.rfc1337:
@@ -178,6 +174,18 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
         elif conn.host.allow_challenge_ack(now):
             conn.ack_now()
         return False
+    return True
+
+
+def _may_answer_bare(conn: TcpConnection, now: int) -> bool:
+    """Whether an unacceptable bare ACK is answered.
+
+    Two ends that disagree about numbers or clocks would answer each other's ACKs for ever (Linux
+    limits these as well; probes of a zero window come further apart).
+    """
+    if now - conn.last_oow_ack < OUT_OF_WINDOW_ACK_US:
+        return False
+    conn.last_oow_ack = now
     return True
 
 

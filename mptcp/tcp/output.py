@@ -277,7 +277,7 @@ def chunk_limit(conn: TcpConnection, segment: int) -> int:
     srtt = snd.rtt.srtt or 1000
     per_ms = cwnd * (2000 if snd.cc.in_slow_start else 1200) // srtt
     limit = min(MAX_CHUNK, max(2 * segment, min(cwnd >> 1, per_ms)))
-    return limit - limit % segment
+    return max(limit - limit % segment, segment)  # a segment may be larger than MAX_CHUNK
 
 
 def segment_size(conn: TcpConnection) -> int:

@@ -7,7 +7,7 @@ by the caller through `memory` and `len()`.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from typing import Final
 
 from mptcp.tcp.ranges import RangeSet
@@ -60,9 +60,10 @@ class Reassembly:
 
     def overlap(self, start: int, end: int) -> tuple[int, int]:
         """The first part of [start, end) that is here already; (start, start) when none is."""
-        for low, high in self.ranges.pairs():
-            if low < end and start < high:
-                return max(low, start), min(high, end)
+        ranges = self.ranges
+        index = bisect_right(ranges.ends, start)
+        if index < len(ranges.starts) and ranges.starts[index] < end:
+            return max(ranges.starts[index], start), min(ranges.ends[index], end)
         return start, start
 
     def pop_ready(self, rcv_nxt: int) -> list[memoryview]:

@@ -33,6 +33,11 @@ SACKED: Final = 2
 DUP_THRESH: Final = 3
 """RFC 6675 §2: DupThresh."""
 
+MAX_PIECES: Final = 4096
+"""Pieces that SACK blocks may have cut chunks into at any time. A peer that reports every other
+byte would else have an object made for each (CVE-2019-11478 was of that kind); where it reports
+more, only whole chunks are taken as sacked, and the rest is sent again at worst."""
+
 _seq = attrgetter("seq")
 
 
@@ -48,6 +53,7 @@ class SentChunk:
         "fin",
         "mapping",
         "parts",
+        "piece",
         "resent",
         "retransmissions",
         "sent_at",
@@ -76,6 +82,8 @@ class SentChunk:
         """Times sent again since the last time-out (loss detection)."""
         self.resent = False
         """Ever sent again: an ACK says nothing of the RTT (RFC 6298 §3, Karn)."""
+        self.piece = False
+        """A SACK block's edge made it: counted in `Scoreboard.pieces`."""
 
     def __repr__(self) -> str:
         status = ("in flight", "lost", "sacked")[self.status]
@@ -120,6 +128,7 @@ class Scoreboard:
         "newest_end",
         "newest_resent",
         "oldest_original",
+        "pieces",
         "repeated",
         "resent_acked",
         "sacked",
@@ -132,6 +141,8 @@ class Scoreboard:
         self.in_flight = 0
         self.sacked = RangeSet()
         self.sacked_bytes = 0
+        self.pieces = 0
+        """Outstanding chunks that an edge of a SACK block has made, at most `MAX_PIECES`."""
         self.lost: deque[SentChunk] = deque()
         """Chunks to send again; entries whose status changed since are skipped when read."""
         self.repeated: deque[tuple[int, int, SentChunk]] = deque()
@@ -202,6 +213,8 @@ class Scoreboard:
                     self.resent_acked = True
                 self._delivered(chunk)
                 chunk.status = IN_FLIGHT  # no longer wanted by the lost queue
+            if chunk.piece:
+                self.pieces -= 1
             chunk.seq = chunk.end  # marks it as gone for the queues
             head += 1
         self.head = head
@@ -210,8 +223,9 @@ class Scoreboard:
             self.head = 0
         if self.sacked:
             self.sacked.drop_below(ack)
-        if head == len(chunks):
-            self.repeated.clear()
+        repeated = self.repeated
+        while repeated and repeated[0][2].seq >= repeated[0][2].end:
+            repeated.popleft()  # without SACK nobody else looks, and each keeps its data alive
 
     def _cut(self, index: int, at: int) -> None:
         """Divide the chunk at `index` in two; the queues that hold it get the rest too."""
@@ -227,8 +241,11 @@ class Scoreboard:
                     repeated.insert(place + 1, (nxt, times, rest))
                     break
 
-    def _split_at(self, seq: int) -> int:
-        """Index of the chunk that starts at or after `seq`, cutting the one that straddles it."""
+    def _split_at(self, seq: int, *, begins: bool) -> int:
+        """Index of the chunk at `seq`, where a SACK block `begins` or ends: cuts one in two there.
+
+        With `MAX_PIECES` it cuts none: the block loses its part of the chunk.
+        """
         chunks = self.chunks
         index = bisect_right(chunks, seq, lo=self.head, key=_seq) - 1
         if index < self.head:
@@ -237,7 +254,11 @@ class Scoreboard:
         if chunk.seq == seq:
             return index
         if chunk.end > seq:
+            if self.pieces >= MAX_PIECES:
+                return index + 1 if begins else index
             self._cut(index, seq)
+            self.chunks[index + 1].piece = True
+            self.pieces += 1
         return index + 1
 
     def select(self, start: int, end: int) -> None:
@@ -245,10 +266,12 @@ class Scoreboard:
 
         The range must lie within what is outstanding.
         """
-        gaps = self.sacked.missing(start, end)
-        for gap_start, gap_end in gaps:
-            index = self._split_at(gap_start)
-            stop = self._split_at(gap_end)
+        for gap_start, gap_end in self.sacked.missing(start, end):
+            index = self._split_at(gap_start, begins=True)
+            stop = self._split_at(gap_end, begins=False)
+            if index >= stop:
+                continue
+            self.sacked.add(self.chunks[index].seq, self.chunks[stop - 1].end)
             for chunk in self.chunks[index:stop]:
                 size = chunk.end - chunk.seq
                 if chunk.status == IN_FLIGHT:
@@ -256,8 +279,6 @@ class Scoreboard:
                 chunk.status = SACKED
                 self.sacked_bytes += size
                 self._delivered(chunk)
-        if gaps:
-            self.sacked.add(start, end)
 
     def mark_lost(self, chunk: SentChunk) -> None:
         """Take the chunk out of the pipe and queue it for retransmission."""
@@ -274,7 +295,7 @@ class Scoreboard:
         if chunk.status != IN_FLIGHT:
             return False
         if chunk.end - chunk.seq > size:
-            self._split_at(chunk.seq + size)
+            self._cut(self.head, chunk.seq + size)
         self.mark_lost(chunk)
         return True
 

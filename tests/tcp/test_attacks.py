@@ -176,6 +176,21 @@ def test_paws(wire: Wire, peer: Peer) -> None:
     assert wire.stack.connections == {}
 
 
+def test_paws_for_bare_acks_is_limited(wire: Wire, peer: Peer) -> None:
+    """RFC 7323 §5.3 R1 asks for an ACK; were two ends with strange clocks to answer each other's
+    without limit (RFC 5961 §7 has one for its own), they would never end."""
+    peer.handshake(timestamps=True)
+    now = wire.now // 1000
+    peer.send(ACK, data=b"new", options=[Timestamps(now + 1000, peer.ts_recent)])
+    peer.drain()
+    for _ in range(5):
+        peer.send(ACK, options=[Timestamps(now, peer.ts_recent)])
+    assert len(peer.drain()) == 1
+    assert wire.stack.counters["TcpExtPAWSEstab"] == 5
+    peer.send(ACK, options=[Timestamps(now, peer.ts_recent)], at=ms(50))
+    assert len(peer.drain()) == 1
+
+
 def test_paws_across_the_wrap_of_the_clock(wire: Wire, peer: Peer) -> None:
     """RFC 7323 §5.2: timestamps are compared modulo 2^32."""
     peer.ts_recent = 0

@@ -246,3 +246,12 @@ def test_views_of_many_small_writes(gso: bool) -> None:
     seen = peer.drain()
     assert b"".join(s.data for s in seen) == bytes(number % 251 for number in range(9000))
     assert len(seen) <= 9
+
+
+def test_a_segment_of_the_largest_packet() -> None:
+    """RFC 791 §3.1: a packet may have 65535 octets; so may the one segment of a chunk."""
+    wire = offload(65535)
+    peer = Peer(wire)
+    connection = peer.handshake(mss=65495, timestamps=True, wscale=4, rtt=ms(1))
+    connection.send(bytes(200_000))
+    assert len(peer.expect(ACK).data) == 65535 - 20 - 32

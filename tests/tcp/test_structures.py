@@ -8,7 +8,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mptcp.tcp.ranges import RangeSet
 from mptcp.tcp.reassembly import ENTRY_OVERHEAD, Reassembly
-from mptcp.tcp.scoreboard import IN_FLIGHT, LOST, SACKED, Scoreboard, SentChunk, split_parts
+from mptcp.tcp.scoreboard import (
+    IN_FLIGHT,
+    LOST,
+    MAX_PIECES,
+    SACKED,
+    Scoreboard,
+    SentChunk,
+    split_parts,
+)
 
 MSS = 10
 spans = st.tuples(st.integers(0, 120), st.integers(1, 40)).map(lambda t: (t[0], t[0] + t[1]))
@@ -274,3 +282,51 @@ class BoardMachine(RuleBasedStateMachine):
 
 
 TestBoard = BoardMachine.TestCase
+
+
+def test_pieces_are_bounded() -> None:
+    """RFC 2018 §4 lets a receiver report any byte: one that reports every other has no object made
+    for each here; what is outstanding is delivered all the same."""
+    board = Scoreboard()
+    size = 6 * MAX_PIECES
+    mapping = object()
+    board.add(SentChunk(0, size, [memoryview(bytes(size))], mapping, 1))
+    board.add(SentChunk(size, size + 10, [memoryview(bytes(10))], mapping, 2))
+    for start in range(1, size - 2, 3):
+        board.select(start, start + 1)
+    assert board.pieces == len(board.chunks) - 2 == MAX_PIECES
+    assert board.sacked_bytes == board.sacked.total() == MAX_PIECES // 2
+    board.select(size - 1, size + 10)  # of what cannot be cut, the whole chunk behind
+    assert board.sacked.pairs()[-1] == (size, size + 10)
+    assert {chunk.mapping for chunk in board.chunks} == {mapping}
+    outstanding = sum(c.end - c.seq for c in board.chunks if c.status == IN_FLIGHT)
+    assert board.in_flight == outstanding == size - MAX_PIECES // 2
+    board.acknowledge(size)
+    assert (board.pieces, board.in_flight, board.sacked_bytes) == (0, 0, 10)
+
+
+def test_repeated_chunks_are_let_go() -> None:
+    """RFC 6582: without SACK nobody asks for lost retransmissions, and what was acknowledged must
+    not be kept alive by the list of them while the flow goes on."""
+    board = Scoreboard()
+    board.add(SentChunk(0, 10, [memoryview(bytes(10))], None, 1))
+    for number in range(1, 100):
+        board.add(SentChunk(10 * number, 10 * number + 10, [memoryview(bytes(10))], None, 1))
+        board.mark_first_lost(10)
+        lost = board.next_lost()
+        assert lost is not None
+        board.resend(lost, 10, 2)
+        board.acknowledge(10 * number)
+        assert len(board.repeated) == 0
+
+
+@given(st.lists(spans, max_size=20), spans)
+def test_overlap(arrivals: list[tuple[int, int]], probe: tuple[int, int]) -> None:
+    """RFC 2883 §4: what arrives again is told of from its first byte on."""
+    queue = Reassembly()
+    model: set[int] = set()
+    for start, end in arrivals:
+        queue.insert(start, memoryview(bytes(end - start)))
+        model |= set(range(start, end))
+    twice = runs(model & set(range(*probe)))
+    assert queue.overlap(*probe) == (twice[0] if twice else (probe[0], probe[0]))

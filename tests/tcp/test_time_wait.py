@@ -230,3 +230,16 @@ def test_ephemeral_ports_in_time_wait_are_the_last_to_go() -> None:
     assert seen == [40001, 40000]
     with pytest.raises(AddressInUseError, match="every local port"):
         wire.stack.connect("10.0.0.2", 80)
+
+
+def test_repeated_fins_do_not_crowd_others_out() -> None:
+    """RFC 9293 §3.10.7.4: each FIN restarts the 2 MSL timer, but it is one connection that waits:
+    a peer cannot end the TIME-WAIT of others before its time."""
+    wire = Wire(mptcp=False, max_time_wait=3)
+    peer, _ = served(wire)
+    other = Peer(wire, port=40001, local_port=PORT)
+    close(other, other.handshake(active=False))
+    for number in range(10):
+        other.send(ACK | FIN, seq=other.nxt + number)
+        other.drain()
+    assert peer.subflow().state is State.TIME_WAIT

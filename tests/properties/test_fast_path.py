@@ -141,6 +141,7 @@ class Twins(Stack):
             **others,
         )
         self.pairs: dict[object, Any] = {}
+        self.copies: dict[int, Interface] = {}
 
     def same(self, *, always: bool = False) -> None:
         """Compare everything (all of it every few calls, it is big)."""
@@ -163,12 +164,16 @@ class Twins(Stack):
     def interface_up(self, now: int, interface: Interface) -> None:
         super().interface_up(now, interface)
         if interface.id not in self.twin.book.interfaces:
-            copy = Interface(
+            # The same object each time it comes up: connections that are over still refer to it.
+            copy = self.copies.setdefault(
                 interface.id,
-                interface.name,
-                mtu=interface.mtu,
-                offload=interface.offload,
-                addresses=list(interface.addresses),
+                Interface(
+                    interface.id,
+                    interface.name,
+                    mtu=interface.mtu,
+                    offload=interface.offload,
+                    addresses=list(interface.addresses),
+                ),
             )
             with long_way():
                 self.twin.interface_up(now, copy)

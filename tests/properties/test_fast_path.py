@@ -150,7 +150,7 @@ class Twins(Stack):
             return
         Twins.whole += 1
         mine, other = dict(self.__dict__), dict(self.twin.__dict__)
-        del mine["twin"], mine["pairs"]
+        del mine["twin"], mine["pairs"], mine["copies"]
         for one in (mine, other):
             del one["entropy"], one["_isn_override"]
         # An object of one stack refers to its host: that is where the two graphs are one another.

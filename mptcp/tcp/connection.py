@@ -101,6 +101,7 @@ class TcpConnection:
         # output requests
         self.syn_pending = False
         self.syn_sent_at = -1  # of the last SYN or SYN/ACK; -1: none that we know of
+        self.syn_rtt = -1  # least RTT that ACKs of our SYN/ACK have told, µs; -1: none has
         self.reset_pending: bytes | None = None  # options of the RST to send
         self.probe_pending = False
         self.controls: deque[bytes] = deque()  # options, each to go on a pure ACK of its own

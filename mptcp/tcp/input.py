@@ -221,16 +221,31 @@ def _synchronized(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None
         snd.wl1 = seq
         snd.wl2 = snd.una
         conn.syn_pending = False
+        _measure_syn_ack(conn, seg, now)
         if not conn.accept_third_ack(seg, now):
             return
-        if conn.ts_ok and seg.ts_ecr and snd.timeouts:
-            # RFC 7323 §4.1: the echo tells which of our SYN/ACKs came, so this is an RTT, and the
-            # time-out need not begin at three seconds (RFC 6298 (5.7)). Not of an
-            # ACK that is not taken: the SYN/ACK's back-off is to last.
-            rtt = ((conn.timestamp(now) - seg.ts_ecr) & 0xFFFFFFFF) * 1000
-            snd.rtt.sample(max(rtt, 1000))
+        if snd.timeouts and conn.syn_rtt >= 0:
+            # The time-out need not begin at three seconds (RFC 6298 (5.7)).
+            snd.rtt.sample(conn.syn_rtt)
         establish(conn, now)
     _established(conn, seg, seq, now)
+
+
+def _measure_syn_ack(conn: TcpConnection, seg: Segment, now: int) -> None:
+    """Note the RTT that an ACK of our SYN/ACK tells.
+
+    An ACK that is not taken tells it too, but the SYN/ACK's back-off is to last, so it waits for
+    one that is. That one may be a repetition, which echoes a SYN/ACK of long ago.
+    """
+    if not conn.snd.timeouts and conn.syn_sent_at >= 0:
+        rtt = now - conn.syn_sent_at
+    elif conn.snd.timeouts and conn.ts_ok and seg.ts_ecr:
+        # RFC 7323 §4.1: the echo tells which of our SYN/ACKs came.
+        rtt = max(((conn.timestamp(now) - seg.ts_ecr) & 0xFFFFFFFF) * 1000, 1000)
+    else:
+        return
+    if conn.syn_rtt < 0 or rtt < conn.syn_rtt:
+        conn.syn_rtt = rtt
 
 
 def _established(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None:

@@ -14,6 +14,7 @@ from mptcp.events import SubflowClosed
 from mptcp.meta_socket import MetaSocket
 from mptcp.subflow import Subflow
 from mptcp.tcp import output
+from mptcp.tcp.state import State
 from mptcp.tcp.undo import Frto
 from mptcp.wire.mptcp_options import RST_MPTCP_SPECIFIC, MpCapable, MpTcprst
 from mptcp.wire.tcp import ACK, FIN, RST, SYN
@@ -302,3 +303,23 @@ def test_an_ack_that_is_not_taken_says_nothing_of_the_handshake_timer() -> None:
     peer.expect(SYN | ACK, at=seconds(3))
     peer.expect_nothing(until=seconds(6.9))
     peer.expect(SYN | ACK, at=seconds(7))
+
+
+def test_the_rtt_of_an_ack_that_was_not_taken() -> None:
+    """RFC 7323 §4.1: it tells the RTT all the same. The ACK that is taken may be a repetition whose
+    echo is as old as the peer's time-out was long: the first RTO would be many times too long."""
+    wire = Wire()
+    wire.stack.listen(80)
+    peer = Peer(wire, port=4000, local_port=80)
+    options = [*peer.syn_options(1460, True, None, True), MpCapable()]
+    peer.timestamps = True
+    peer.send(SYN, options=options)
+    answer = peer.expect(SYN | ACK)
+    peer.data.stack_key = answer.option(MpCapable).sender_key
+    peer.expect(SYN | ACK, at=seconds(1))
+    peer.send(ACK, ack=1, options=[peer.dss(data_ack=1)], at=seconds(1.1))
+    peer.drain()
+    third = MpCapable(peer.data.key, peer.data.stack_key)
+    peer.send(ACK, ack=1, options=[third], at=seconds(2.5))
+    assert peer.subflow().state is State.ESTABLISHED
+    assert ms(100) <= peer.subflow().srtt <= ms(101)

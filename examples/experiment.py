@@ -1,6 +1,6 @@
 """Goodput of Wi-Fi and LTE together, with an outage: `python examples/experiment.py [plot.png]`.
 
-A minute in virtual time: one path at 8 Mbit/s, cut for ten seconds, and one whose rate follows an
+Half a minute in virtual time: one path at 8 Mbit/s, cut for six seconds, and one whose rate follows an
 LTE-like trace. What each path carries is drawn when a file is named (needs matplotlib).
 """
 
@@ -14,8 +14,8 @@ wifi = sim.connect(a, "10.0.1.1/24", b, "10.0.1.2/24", rate_bps=8_000_000, delay
 changing = LinkChange(rate_trace=lte_trace(seed=3), queue_bytes=150_000)
 lte = sim.connect(a, "10.0.2.1/24", b, "10.0.2.2/24", delay_us=30_000, forward=changing)
 sim.change(wifi, LinkChange(queue_bytes=40_000))
-sim.at(sim.now + 25_000_000, lambda: sim.set_down(wifi, True))
-sim.at(sim.now + 35_000_000, lambda: sim.set_down(wifi, False))
+sim.at(sim.now + 12_000_000, lambda: sim.set_down(wifi, True))
+sim.at(sim.now + 18_000_000, lambda: sim.set_down(wifi, False))
 
 sink = Sink(b)
 Bulk(a, "10.0.1.2")
@@ -24,7 +24,7 @@ curves = {
     "Wi-Fi": sim.sample(500_000, lambda: wifi[0].link.stats.bytes),
     "LTE": sim.sample(500_000, lambda: lte[0].link.stats.bytes),
 }
-sim.run(60_000_000)
+sim.run(30_000_000)
 
 for name, curve in curves.items():
     print(f"{name:7} {sum(curve.mbit_s) / len(curve.mbit_s):5.2f} Mbit/s")

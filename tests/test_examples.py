@@ -63,7 +63,7 @@ def test_an_experiment_of_thirty_lines_with_a_plot(tmp_path: Path) -> None:
     plot = tmp_path / "plot.png"
     (name, (goodput,)), (wifi, (first,)), (lte, (second,)) = figures("experiment.py", str(plot))
     assert (name, wifi, lte) == ("goodput", "Wi-Fi", "LTE")
-    assert 4 < first < 8 * 50 / 60
+    assert 4 < first < 8 * 24 / 30
     assert second > 2
     assert 0.9 * (first + second) < goodput < first + second
     assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

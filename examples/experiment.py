@@ -1,7 +1,7 @@
 """Goodput of Wi-Fi and LTE together, with an outage: `python examples/experiment.py [plot.png]`.
 
-Half a minute in virtual time: one path at 8 Mbit/s, cut for six seconds, and one whose rate follows an
-LTE-like trace. What each path carries is drawn when a file is named (needs matplotlib).
+Half a minute in virtual time: one path at 8 Mbit/s, cut for six seconds, and one whose rate follows
+an LTE-like trace. What each path carries is drawn when a file is named (needs matplotlib).
 """
 
 import sys

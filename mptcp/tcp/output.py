@@ -300,12 +300,20 @@ def sendable(conn: TcpConnection, now: int) -> int:
     available = conn.queued()
     if available <= 0 or conn.state not in CAN_SEND or snd.board.next_lost() is not None:
         return 0
-    segment = segment_size(conn)
-    window = conn.send_window()
+    return _new_size(conn, available, segment_size(conn), conn.send_window(), now)[0]
+
+
+def _new_size(
+    conn: TcpConnection, available: int, segment: int, window: int, now: int
+) -> tuple[int, int]:
+    """How much new data may go, pacing aside: for `sendable`, and for `_poll_data` that keeps it.
+
+    The second is the size of the path MTU probe that is due (-1: it waits for room), 0 for none.
+    """
     if now >= conn.pmtu.next_probe_at and (probe := conn.pmtu.due(conn, available, window, now)):
-        return max(probe, 0)
-    room = min(window, snd.congestion_room(), chunk_limit(conn, segment))
-    return _sendable(conn, available, room, segment)
+        return max(probe, 0), probe
+    room = min(window, conn.snd.congestion_room(), chunk_limit(conn, segment))
+    return _sendable(conn, available, room, segment), 0
 
 
 def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
@@ -359,13 +367,7 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
         if snd.una == snd.nxt:
             snd.validation.restart(snd.cc, now, snd.rtt.rto)
         window = conn.send_window()
-        room = min(window, snd.congestion_room(), chunk_limit(conn, segment))
-        size = _sendable(conn, available, room, segment)
-        probe = 0
-        if now >= conn.pmtu.next_probe_at:
-            probe = conn.pmtu.due(conn, available, window, now)
-            if probe:
-                size = max(probe, 0)
+        size, probe = _new_size(conn, available, segment, window, now)
         if size > 0:
             pacer = conn.pacer
             if pacer is not None and (paced := pacer.room(conn, segment, now)) < size:

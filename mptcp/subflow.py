@@ -32,7 +32,7 @@ from mptcp.subflow_options import (
     prepared_options,
     segment_options,
 )
-from mptcp.tcp import output
+from mptcp.tcp import allowance, output
 from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.host import Host, Interface, Transmit
 from mptcp.tcp.output import Kind
@@ -178,7 +178,7 @@ class Subflow(TcpConnection):
         if now < self.pace_deadline < NEVER and self.meta.tx.queued > self.snd.congestion_room():
             # Paced out, and more waits than its window takes: the others need not wait for it.
             return 0
-        return output.sendable(self, now)
+        return allowance.sendable(self, now)
 
     # -- hooks: sending ------------------------------------------------------------------------
 

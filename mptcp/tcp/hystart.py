@@ -37,7 +37,7 @@ class HyStart:
     """The state of RFC 9406 §4.2; times are microseconds, sizes bytes.
 
     The RFC's L, a cap of L * SMSS on the bytes one ACK may count for, is infinity: it is there
-    against bursts, which the limit on a chunk (a millisecond's worth, `output.chunk_limit`) and
+    against bursts, which the limit on a chunk (a millisecond's worth, `allowance.chunk_limit`) and
     the ACK clock bound already, and with L = 8 an ACK that covers a chunk of 44 segments would
     count for 8, so that slow start were five times slower exactly where it has furthest to go.
     """

@@ -1,9 +1,9 @@
 """What a connection sends next, and how the segment is made.
 
-`poll_output` is the one place that decides; `options_for` is the one place that decides the
-options of a segment and their order of sacrifice. Order of service: reset, SYN, retransmission,
-new data, FIN, bare ACKs. With an offload interface one transmit is a chunk of up to 64 KiB that
-the device cuts into MSS-sized segments, all with the same options.
+`poll_output` is the one place that decides, as far as `allowance` lets it; `options_for` is the one
+place that decides the options of a segment and their order of sacrifice. Order of service: reset,
+SYN, retransmission, new data, FIN, bare ACKs. With an offload interface one transmit is a chunk of
+up to 64 KiB that the device cuts into MSS-sized segments, all with the same options.
 """
 
 from __future__ import annotations
@@ -11,6 +11,15 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final
 
+from mptcp.tcp.allowance import (
+    MAX_CHUNK,
+    MAX_OPTIONS,
+    TIMESTAMP_LENGTH,
+    chunk_limit,
+    frto_size,
+    new_size,
+    segment_size,
+)
 from mptcp.tcp.ecn import ECT_0
 from mptcp.tcp.fastopen import add_fast_open
 from mptcp.tcp.handshake import syn_options
@@ -34,15 +43,10 @@ from mptcp.wire.tcp import (
 if TYPE_CHECKING:
     from mptcp.tcp.connection import TcpConnection
 
-MAX_OPTIONS: Final = 40
-MAX_CHUNK: Final = 65535 - 40 - 20 - MAX_OPTIONS
-"""Payload of one chunk: an IPv6 packet with all TCP options stays below 64 KiB, and a mapping below
-65,536 bytes (RFC 8684 §3.3: Data-Level Length is 16 bits)."""
 MAX_VIEWS: Final = 64
 """A write of more pieces than this is joined first (IOV_MAX is 1024; a join is cheaper long
 before)."""
 
-TIMESTAMP_LENGTH: Final = 12
 MASK32: Final = 0xFFFFFFFF
 
 
@@ -264,58 +268,6 @@ def send_probe(conn: TcpConnection, now: int) -> Transmit:
     return _make(conn, conn.snd.una - 1, conn.ecn.ack_flags, options, now, window)
 
 
-def chunk_limit(conn: TcpConnection, segment: int) -> int:
-    """How many payload bytes one transmit may carry.
-
-    max(2 MSS, min(cwnd / 2, pacing rate * 1 ms)): a slow path must not be hit by a burst of 64
-    KiB. The pacing rate is Linux's: twice cwnd/SRTT in slow start, 1.2 times after.
-    """
-    if not conn.interface.offload:
-        return segment
-    snd = conn.snd
-    cwnd = snd.cc.cwnd
-    srtt = snd.rtt.srtt or 1000
-    per_ms = cwnd * (2000 if snd.cc.in_slow_start else 1200) // srtt
-    limit = min(MAX_CHUNK, max(2 * segment, min(cwnd >> 1, per_ms)))
-    return max(limit - limit % segment, segment)  # a segment may be larger than MAX_CHUNK
-
-
-def segment_size(conn: TcpConnection) -> int:
-    """Payload of a full-sized segment: the MSS less the options of data (RFC 6691 §3)."""
-    return conn.snd.mss - conn.extra_options_length() - (TIMESTAMP_LENGTH if conn.ts_ok else 0)
-
-
-def sendable(conn: TcpConnection, now: int) -> int:
-    """New bytes the connection would send, by every rule but pacing and the upper layer's choice.
-
-    Pacing is for milliseconds and has a timer: whom the scheduler prefers is worth waiting for.
-    """
-    # What `_poll_data` would not send now must not be promised here: the scheduler would wait for
-    # this subflow and this subflow for the scheduler.
-    snd = conn.snd
-    if snd.undo.frto is Frto.PROBING:
-        return _frto_size(conn, segment_size(conn))
-    if snd.congestion_room() <= 0:
-        return 0
-    available = conn.queued()
-    if available <= 0 or conn.state not in CAN_SEND or snd.board.next_lost() is not None:
-        return 0
-    return _new_size(conn, available, segment_size(conn), conn.send_window(), now)[0]
-
-
-def _new_size(
-    conn: TcpConnection, available: int, segment: int, window: int, now: int
-) -> tuple[int, int]:
-    """How much new data may go, pacing aside: for `sendable`, and for `_poll_data` that keeps it.
-
-    The second is the size of the path MTU probe that is due (-1: it waits for room), 0 for none.
-    """
-    if now >= conn.pmtu.next_probe_at and (probe := conn.pmtu.due(conn, available, window, now)):
-        return max(probe, 0), probe
-    room = min(window, conn.snd.congestion_room(), chunk_limit(conn, segment))
-    return _sendable(conn, available, room, segment), 0
-
-
 def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
     """Retransmission, then new data, then FIN."""
     snd = conn.snd
@@ -367,7 +319,7 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
         if snd.una == snd.nxt:
             snd.validation.restart(snd.cc, now, snd.rtt.rto)
         window = conn.send_window()
-        size, probe = _new_size(conn, available, segment, window, now)
+        size, probe = new_size(conn, available, segment, window, now)
         if size > 0:
             pacer = conn.pacer
             if pacer is not None and (paced := pacer.room(conn, segment, now)) < size:
@@ -431,38 +383,11 @@ def _send_probe_of_tail(conn: TcpConnection, segment: int, now: int) -> Transmit
 def _send_frto_data(conn: TcpConnection, segment: int, now: int) -> Transmit | None:
     """RFC 5682 §2.1 (2b): new data instead of retransmissions; none to send ends the question."""
     snd = conn.snd
-    size = _frto_size(conn, segment)
+    size = frto_size(conn, segment)
     transmit = _send_new(conn, size, now, segment) if size > 0 else None
     if transmit is None and snd.undo.frto_room == FRTO_SEGMENTS * snd.mss:
         snd.undo.frto = Frto.OFF
     return transmit
-
-
-def _frto_size(conn: TcpConnection, segment: int) -> int:
-    """Payload of F-RTO's next new segment, whatever the congestion window says; 0 for none."""
-    if conn.snd.undo.frto_room < segment or conn.state not in CAN_SEND:
-        return 0
-    return max(0, min(conn.queued(), conn.send_window(), segment))
-
-
-def _sendable(conn: TcpConnection, available: int, room: int, segment: int) -> int:
-    """Sender's silly-window avoidance and Nagle (RFC 9293 §3.8.6.2.1, §3.7.4)."""
-    size = min(available, room)
-    if size <= 0:
-        return 0
-    if size >= segment:
-        if size == available and conn.nodelay:
-            return size
-        return size - size % segment
-    snd = conn.snd
-    if size == available:
-        if conn.nodelay or conn.fin_queued or not snd.board:
-            return size
-        return 0
-    # (3) half of the largest window; (4) the override time-out is the persist timer's.
-    if size >= snd.wnd_max // 2 or (conn.probe_pending and not snd.board):
-        return size
-    return 0
 
 
 def _arm_persist(conn: TcpConnection, now: int) -> None:

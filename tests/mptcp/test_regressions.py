@@ -13,7 +13,7 @@ from mptcp.errors import ConnectionEnd
 from mptcp.events import SubflowClosed
 from mptcp.meta_socket import MetaSocket
 from mptcp.subflow import Subflow
-from mptcp.tcp import output
+from mptcp.tcp import allowance
 from mptcp.tcp.state import State
 from mptcp.tcp.undo import Frto
 from mptcp.wire.mptcp_options import RST_MPTCP_SPECIFIC, MpCapable, MpTcprst
@@ -115,7 +115,7 @@ def test_subflow_that_promises_what_it_does_not_send(monkeypatch: pytest.MonkeyP
     """Design rule 1: `poll_transmit` returns, and the data goes, even where `sendable` is wrong."""
     wire, connection, first, second = two_flows(rtt=ms(100))
     second.subflow().cc.cwnd = 0
-    monkeypatch.setattr(output, "sendable", lambda conn, now: 100)
+    monkeypatch.setattr(allowance, "sendable", lambda conn, now: 100)
     connection.send(bytes(100))
     assert spans(first.drain()) == [(1, 100)]
     assert wire.stack.counters["SchedulerChoiceSilent"] == 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mptcp.errors import ConnectionEnd
+from mptcp.tcp.recovery import on_congestion_echo, on_late_dsack
 from mptcp.tcp.state import NEVER, State
 from mptcp.wire.seq import unwrap
 from mptcp.wire.tcp import ECE, FIN, Segment
@@ -48,7 +49,7 @@ def take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
         if seg.sack and snd.sack_ok:
             _, late = _sack_blocks(conn, seg, ack)
             if late is not None:
-                snd.on_late_dsack(ack, late)
+                on_late_dsack(snd, ack, late)
         return True
     # RFC 5681 §2; RFC 8684 §3.3: an ACK with an MPTCP option other than DSS is no duplicate.
     duplicate = (
@@ -67,7 +68,7 @@ def take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
         ts_rtt = ((conn.timestamp(now) - seg.ts_ecr) & 0xFFFFFFFF) * 1000
         if ts_rtt > 0x7FFFFFFF:
             ts_rtt = -1
-    if seg.flags & ECE and conn.ecn.sends and snd.on_congestion_echo(now, ack):
+    if seg.flags & ECE and conn.ecn.sends and on_congestion_echo(snd, now, ack):
         conn.host.counters["TcpEcnReductions"] += 1
     acked = snd.on_ack(now, ack, sack, ts_rtt, duplicate, dsack)
     if conn.pmtu.watching:

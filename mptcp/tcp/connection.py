@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 
 from mptcp.errors import ConnectionEnd
-from mptcp.tcp import output
+from mptcp.tcp import output, recovery
 from mptcp.tcp.autotune import ReceiveTuning
 from mptcp.tcp.congestion import CongestionControl, controllers
 from mptcp.tcp.ecn import Ecn
@@ -403,7 +403,7 @@ class TcpConnection:
                 self.host.mark_ready(self)
         snd = self.snd
         if now >= snd.reorder_deadline:
-            snd.on_reorder_timeout(now)
+            recovery.on_reorder_timeout(snd, now)
             self.host.mark_ready(self)
         if now >= snd.tlp.deadline:
             if snd.board and self.state in FLUSHING:
@@ -463,7 +463,7 @@ class TcpConnection:
         first = snd.board.first()
         if not snd.timeouts and not (snd.tlp.end_seq >= 0 and first.retransmissions):
             delivery_stalled(self, first.sent_at)
-        snd.on_timeout(now)
+        recovery.on_timeout(snd, now)
         self.host.counters["TcpRetransTimeouts"] += 1
         self.pmtu.on_timeout(self, now)
         self.on_rto(now)
@@ -476,4 +476,4 @@ class TcpConnection:
     def transmit_refused(self, chunk: SentChunk | None, now: int) -> None:
         """The device did not take a packet: it is a loss (RFC 9293 allows the network any)."""
         if chunk is not None and self.state in FLUSHING:
-            self.snd.on_refused(chunk)
+            recovery.on_refused(self.snd, chunk)

@@ -1,4 +1,4 @@
-"""The sending half of a TCP connection: SND variables, recovery, the retransmission timer.
+"""The sending half of a TCP connection: SND variables, what an ACK changes, the probe of the tail.
 
 Sequence numbers are unbounded integers that are congruent to the wire's modulo 2^32; they begin at
 the 32-bit ISS and never wrap (see `wire.seq`).
@@ -8,37 +8,35 @@ the 32-bit ISS and never wrap (see `wire.seq`).
        v                v                     v
    ----+----------------+---------------------+----     (RFC 9293 §3.3.1, figure 3)
 
-With SACK, losses are found by RACK-TLP (RFC 8985; `rack`, `tlp`) or, when so configured, by RFC
-6675's count; fast recovery follows PRR (RFC 6937; `prr`), and a reduction that proves needless is
-undone (`undo`). Without SACK, recovery is RFC 6582 (NewReno). Growth counts the bytes each ACK
-covers, and only when the window was in use (`validation`).
+Losses and what is done about them are in `recovery`; fast recovery follows PRR (RFC 6937; `prr`).
+Growth counts the bytes each ACK covers, and only when the window was in use (`validation`).
 """
 
 from __future__ import annotations
 
-import enum
 from typing import Final
 
 from mptcp.tcp.congestion import CongestionControl
 from mptcp.tcp.prr import ProportionalRateReduction
 from mptcp.tcp.rack import Rack
+from mptcp.tcp.recovery import (
+    Recovery,
+    detect_loss,
+    frto_advance,
+    frto_duplicate,
+    leave_recovery,
+    on_dsack,
+    take_back,
+)
 from mptcp.tcp.rtt import RttEstimator
-from mptcp.tcp.scoreboard import DUP_THRESH, IN_FLIGHT, Scoreboard, SentChunk
+from mptcp.tcp.scoreboard import DUP_THRESH, Scoreboard, SentChunk
 from mptcp.tcp.state import NEVER
-from mptcp.tcp.tlp import TailLossProbe, Verdict
-from mptcp.tcp.undo import FRTO_SEGMENTS, Frto, Undo
+from mptcp.tcp.tlp import TailLossProbe
+from mptcp.tcp.undo import Frto, Undo
 from mptcp.tcp.validation import CwndValidation
 
 SMALL_WINDOW: Final = 16
 """Segments up to which limited transmit (RFC 3042) leaves no place free."""
-
-
-class Recovery(enum.Enum):
-    """What the sender is doing about loss."""
-
-    OPEN = 0
-    FAST = 1  # fast recovery (RFC 6675 §5, RFC 6582 §3.2)
-    LOSS = 2  # after a time-out (RFC 5681 §3.1)
 
 
 class Sender:
@@ -286,7 +284,7 @@ class Sender:
         if board.newest_at >= 0:
             self._delivered(now, ts_rtt, acked)
         if dsack is not None or self.tlp.end_seq >= 0:
-            self._on_dsack(ack, dsack, duplicate and not sack)
+            on_dsack(self, ack, dsack, duplicate and not sack)
         if acked > 0:
             self.rto_deadline = (
                 now + self.rtt.rto if ack < self.nxt else NEVER
@@ -302,10 +300,10 @@ class Sender:
                 # will not when SND.UNA passes it (Linux's tcp_may_raise_cwnd).
                 self._grow(delivered, in_flight_before)
             if self.undo.frto is not Frto.OFF:
-                self._frto_duplicate()
+                frto_duplicate(self)
         elif self.undo.frto is not Frto.OFF and duplicate:
             self.undo.frto = Frto.OFF
-        self._detect_loss(now, delivered)
+        detect_loss(self, now, delivered)
         if self.recovery is Recovery.FAST:
             self.prr.on_ack(delivered, board.in_flight, cc.ssthresh, self.mss)
         elif self.recovery is Recovery.OPEN and acked > 0:
@@ -342,32 +340,14 @@ class Sender:
         if highest > rack.fack:
             rack.fack = highest
 
-    def on_late_dsack(self, ack: int, dsack: tuple[int, int]) -> None:
-        """A DSACK when nothing is outstanding: the last retransmissions were needless after all."""
-        self._on_dsack(ack, dsack, False)
-
-    def _on_dsack(self, ack: int, dsack: tuple[int, int] | None, bare_duplicate: bool) -> None:
-        """What a DSACK, or its absence, says of probes and retransmissions."""
-        verdict = self.tlp.on_ack(ack, dsack, bare_duplicate)
-        in_window = self.una < self.echo_point  # of a mark: reduced already (RFC 3168 §6.1.2)
-        if verdict is Verdict.REPAIRED and self.recovery is Recovery.OPEN and not in_window:
-            # RFC 8985 §7.4.2 (2): the probe hid a loss from the congestion controller.
-            self._reduce(min(self.nxt - self.una, self.cc.cwnd))
-            self.cc.on_recovered()
-        if dsack is not None:
-            if verdict is not Verdict.NO_LOSS:
-                self.rack.on_dsack(ack, self.nxt)
-            if self.undo.on_dsack(*dsack):
-                self._take_back()
-
     def _advance(
         self, now: int, acked: int, delivered: int, in_flight_before: int, ts_rtt: int
     ) -> None:
         """SND.UNA moved: leave recovery or grow the window (by what was not known before)."""
         if self.recovery is Recovery.OPEN:
             self.dup_acks = 0
-        elif self.undo.original_echoed(now, ts_rtt) or self._frto_advance():
-            self._take_back()
+        elif self.undo.original_echoed(now, ts_rtt) or frto_advance(self):
+            take_back(self)
             return
         else:
             if self.recovery is Recovery.LOSS and not self.sack_ok:
@@ -376,7 +356,7 @@ class Sender:
                 delivered = min(delivered, self.mss)
             if self.una >= self.recovery_point:
                 was_fast = self.recovery is Recovery.FAST
-                self._leave_recovery()
+                leave_recovery(self)
                 if was_fast and not self.sack_ok:
                     return  # RFC 6582 §3.2 (3): the window is ssthresh now
                 # With SACK too (RFC 6675 §5), but what only this ACK delivers counts for its
@@ -396,202 +376,3 @@ class Sender:
         )
         if limited and self.una != self.echo_ack:
             self.cc.on_ack(delivered)
-
-    def _leave_recovery(self) -> None:
-        """All that was outstanding at the loss is acknowledged."""
-        self.recovery = Recovery.OPEN
-        self.dup_acks = 0
-        self.undo.frto = Frto.OFF
-        self.rack.on_recovered()
-        self.cc.on_recovered()
-
-    # -- spurious recoveries (see `undo`) ------------------------------------------------------
-
-    def _frto_advance(self) -> bool:
-        """RFC 5682 §3.1 for an ACK that advances SND.UNA; True: the time-out was spurious."""
-        undo = self.undo
-        if undo.frto is Frto.PROBING and self.board.oldest_original <= self.recovery_point:
-            return True  # (3b): what was never sent again is acknowledged
-        if undo.frto is Frto.ASKED and self.una < self.recovery_point:
-            undo.frto = Frto.PROBING  # (2b): new data instead of retransmissions
-            undo.frto_room = FRTO_SEGMENTS * self.mss
-        else:
-            undo.frto = Frto.OFF
-        return False
-
-    def _frto_duplicate(self) -> None:
-        """The same for an ACK that only selects: data sent before the time-out, or after it."""
-        if self.undo.frto is Frto.PROBING and (self.board.oldest_original <= self.recovery_point):
-            self._take_back()
-        else:
-            self.undo.frto = Frto.OFF  # (2a), (3a): go on as after any time-out
-
-    def _take_back(self) -> None:
-        """RFC 4015 §3.2: the segments were delayed or reordered, not lost."""
-        self.board.unmark_lost()
-        self.undo.stop()
-        self.cwr_due = False  # nothing is reduced: the peer's marks have not been answered
-        self.spurious += 1
-        if self.recovery is not Recovery.OPEN:
-            self._leave_recovery()
-        self.cc.undo()
-
-    # -- loss ----------------------------------------------------------------------------------
-
-    def _detect_loss(self, now: int, delivered: int = 0) -> None:
-        """Enter or continue fast recovery; the ACK that is looked at delivered so many bytes."""
-        board = self.board
-        if self.una == self.nxt:
-            self.reorder_deadline = NEVER
-            return
-        if not self.sack_ok:
-            # RFC 6582 §3.2 step 1: only once per window of data.
-            lost = (
-                self.dup_acks == DUP_THRESH
-                and self.recovery is Recovery.OPEN
-                and self.una > self.recovery_point - 1
-                and board.mark_first_lost(self.mss)
-            )
-        elif not board.sacked.starts and not board.repeated:
-            # What remains was sent after all that was delivered.
-            self.reorder_deadline = NEVER
-            return
-        elif self.rack_tlp:
-            lost = self._detect_by_time(now)
-        else:
-            lost = bool(board.sacked) and board.mark_by_sack(self.mss)
-            if (
-                not lost
-                and self.recovery is Recovery.OPEN
-                and self.dup_acks >= DUP_THRESH
-                and board.first().status == IN_FLIGHT
-                and not board.first().retransmissions
-            ):
-                # RFC 6675 §5 (2): three duplicate ACKs though the sacked segments are small.
-                lost = board.mark_first_lost(self.mss)
-        if not lost:
-            return
-        if self.recovery is Recovery.OPEN:
-            self._enter_recovery(
-                self.flight_size if self.dup_acks else self.nxt - self.una, delivered
-            )
-        elif self.recovery is Recovery.FAST and board.lost_again >= self.reduced_at:
-            # RFC 5681 §4.3: the loss of a retransmission is a second sign of congestion, and the
-            # window is lowered twice: by what was outstanding, not by what PRR let into the pipe.
-            self.reduced_at = now
-            self.resend_at_once = True
-            self.cwr_due = True
-            self.cc.on_loss(min(self.nxt - self.una, self.cc.cwnd))
-            self.prr.start(self.nxt - self.una - board.sacked_bytes + delivered)
-
-    def _detect_by_time(self, now: int) -> bool:
-        """RFC 8985 §6.2 steps 4 and 5."""
-        board = self.board
-        rack = self.rack
-        urgent = (
-            self.recovery is not Recovery.OPEN
-            or self.dup_acks >= DUP_THRESH
-            or board.sacked_bytes > (DUP_THRESH - 1) * self.mss
-        )
-        patience = rack.rtt + rack.reo_wnd(urgent, self.rtt.min_rtt, self.rtt.srtt)
-        lost, waiting = board.mark_by_time(rack.xmit_at, rack.end_seq, now - patience)
-        self.reorder_deadline = waiting + patience if waiting < NEVER else NEVER
-        return lost
-
-    def on_reorder_timeout(self, now: int) -> None:
-        """RFC 8985 §6.3: the reordering window of the first suspect has passed."""
-        self.reorder_deadline = NEVER
-        if self.board:
-            self._detect_loss(now)
-            if self.recovery is Recovery.FAST:
-                self.prr.on_ack(0, self.board.in_flight, self.cc.ssthresh, self.mss)
-
-    def _reduce(self, flight_size: int) -> None:
-        """Tell the controller of a loss, in a way that can be undone."""
-        self.cwr_due = True
-        self.cc.save()
-        self.cc.on_loss(flight_size)
-        self.reduced_at = self.cc.now
-
-    def _enter_recovery(self, flight_size: int, delivered: int = 0) -> None:
-        """RFC 6675 §5 (4), RFC 6582 §3.2 (2), on an ACK that delivered so many bytes."""
-        if self.spared is not None and self.board.lost_within(*self.spared):
-            self.resend_at_once = True
-            return
-        self.recovery = Recovery.FAST
-        self.recovery_point = self.nxt
-        self.resend_at_once = True
-        self.tlp.cancel()
-        self.tlp.end_seq = -1
-        self.undo.start(self.una)
-        self.prr.start(self.nxt - self.una - self.board.sacked_bytes + delivered)
-        if self.una < self.echo_point:
-            # RFC 3168 §6.1.2: for drops and marks in one window of data the window is reduced once.
-            self.cc.in_recovery = True
-            self.undo.stop()
-            return
-        # Never from more than the window: what was sent while SACKs came in is in FlightSize too,
-        # and a controller that keeps more than half of it would grow at a loss.
-        self._reduce(min(flight_size, self.cc.cwnd))
-
-    def on_congestion_echo(self, now: int, ack: int) -> bool:
-        """An ACK of `ack` that carries ECE comes to `on_ack` next; whether it reduces the window.
-
-        RFC 3168 §6.1.2: once for each window of data, be it for marks or for drops, and without a
-        change to what is in flight: what was sent before the last reduction says nothing new.
-        """
-        self.echo_ack = ack
-        if ack <= self.echo_point or ack <= self.recovery_point or ack > self.nxt:
-            return False
-        self.echo_point = self.nxt
-        self.cwr_due = True
-        self.undo.stop()  # to take an older recovery back would take this reduction back too
-        self.cc.now = now
-        self.cc.on_ecn(min(self.nxt - self.una, self.cc.cwnd))
-        return True
-
-    def on_timeout(self, now: int) -> None:
-        """The retransmission timer expired (RFC 6298 §5.4-5.6, RFC 8985 §6.3, RFC 5682)."""
-        board = self.board
-        cc = self.cc
-        first = self.timeouts == 0
-        recovering = self.recovery is Recovery.FAST
-        asking = first and not recovering and self.sack_ok
-        if first and board.sacked.containing(self.una) is not None:
-            # RFC 2018 §8: SND.UNA itself is sacked, so the receiver has discarded what it held.
-            board.forget_sack()
-        if self.sack_ok and self.rack_tlp and first:
-            rtt = self.rack.rtt or self.rtt.srtt  # nothing but the SYN was acknowledged so far
-            patience = rtt + self.rack.reo_wnd(True, self.rtt.min_rtt, self.rtt.srtt)
-            board.mark_all_lost(now - patience)
-        else:
-            board.mark_all_lost()
-        self.reorder_deadline = NEVER
-        self.tlp.cancel()
-        self.tlp.end_seq = -1
-        self.timeouts += 1
-        self.rtt.back_off()
-        self.dup_acks = 0
-        if first:
-            self.undo.start(self.una)
-            cc.save()
-        if asking:
-            self.undo.frto = Frto.ASKED
-        cc.now = now
-        # RFC 5681 §3.1 takes FlightSize; what fast recovery sent meanwhile must not raise it, and
-        # a window that was just reduced for the same loss is not reduced again (as in Linux).
-        flight_size = min(self.nxt - self.una, cc.cwnd)
-        self.cwr_due = True
-        cc.on_timeout(flight_size, first=first and not recovering)
-        self.recovery = Recovery.LOSS
-        self.recovery_point = self.nxt
-        self.reduced_at = now
-        self.resend_at_once = True  # RFC 6298 (5.4): whatever was spared is in flight
-        self.rto_deadline = now + self.rtt.rto
-
-    def on_refused(self, chunk: SentChunk) -> None:
-        """The device refused the packet: it counts as a loss (design: a write may fail)."""
-        if chunk.status == IN_FLIGHT and chunk.seq >= self.una and chunk.seq < chunk.end:
-            self.board.mark_lost(chunk)
-            if self.recovery is Recovery.OPEN:
-                self._enter_recovery(self.nxt - self.una)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mptcp.tcp.rack import REO_WND_PERSIST, Rack
+from mptcp.tcp.recovery import Recovery
 from mptcp.tcp.rtt import RttEstimator
-from mptcp.tcp.sender import Recovery
 from mptcp.tcp.tlp import MAX_ACK_DELAY_US, MIN_PTO_US, TailLossProbe, Verdict
 from mptcp.wire.tcp import ACK
 from tests.peer import Peer, Wire, ms, seconds

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mptcp.tcp.prr import ProportionalRateReduction
-from mptcp.tcp.sender import Recovery
+from mptcp.tcp.recovery import Recovery
 from mptcp.wire.tcp import ACK
 from tests.options import Timestamps
 from tests.peer import Peer, Wire, ms, seconds

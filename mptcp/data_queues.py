@@ -20,8 +20,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from mptcp.reorder import ReorderQueue
+from mptcp.tcp.chunks import split_parts
 from mptcp.tcp.reassembly import true_size
-from mptcp.tcp.scoreboard import split_parts
 
 if TYPE_CHECKING:
     from mptcp.subflow import Subflow

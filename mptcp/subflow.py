@@ -33,10 +33,10 @@ from mptcp.subflow_options import (
     segment_options,
 )
 from mptcp.tcp import allowance, output
+from mptcp.tcp.chunks import SentChunk
 from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.host import Host, Interface, Transmit
 from mptcp.tcp.output import Kind
-from mptcp.tcp.scoreboard import SentChunk
 from mptcp.tcp.state import NEVER, State
 from mptcp.wire.checksum import dss_checksum, parts_sum
 from mptcp.wire.icmp import IcmpKind

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from mptcp import keys
 from mptcp.mapping import TxMapping
+from mptcp.tcp.chunks import SentChunk
 from mptcp.tcp.output import Kind
-from mptcp.tcp.scoreboard import SentChunk
 from mptcp.wire.checksum import dss_checksum
 from mptcp.wire.dss import Dss
 from mptcp.wire.mptcp_options import MpCapable, MpJoinAck, MpJoinSyn, MpJoinSynAck

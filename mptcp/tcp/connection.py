@@ -18,6 +18,7 @@ from collections import deque
 from mptcp.errors import ConnectionEnd
 from mptcp.tcp import output, recovery
 from mptcp.tcp.autotune import ReceiveTuning
+from mptcp.tcp.chunks import SentChunk
 from mptcp.tcp.congestion import CongestionControl, controllers
 from mptcp.tcp.ecn import Ecn
 from mptcp.tcp.fastopen import ClientFastOpen, ServerFastOpen
@@ -28,7 +29,6 @@ from mptcp.tcp.pacing import Pacer
 from mptcp.tcp.pmtu import PathMtu
 from mptcp.tcp.reassembly import Reassembly
 from mptcp.tcp.rtt import RttEstimator
-from mptcp.tcp.scoreboard import SentChunk
 from mptcp.tcp.sender import Sender
 from mptcp.tcp.state import FLUSHING, NEVER, State
 from mptcp.tcp.user_timeout import UserTimeout, delivery_stalled, retries, user_timeout_expired

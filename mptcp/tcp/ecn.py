@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Final
 from mptcp.wire.tcp import ACK, CWR, ECE, Segment
 
 if TYPE_CHECKING:
+    from mptcp.tcp.chunks import SentChunk
     from mptcp.tcp.connection import TcpConnection
-    from mptcp.tcp.scoreboard import SentChunk
 
 ECT_0: Final = 0b10
 """The codepoint senders use unless they have a reason (RFC 3168 §5)."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from mptcp.config import Config
 
 if TYPE_CHECKING:
+    from mptcp.tcp.chunks import SentChunk
     from mptcp.tcp.connection import TcpConnection
     from mptcp.tcp.known_mtus import PathMtuCache
-    from mptcp.tcp.scoreboard import SentChunk
     from mptcp.wire.tcp import Segment
 
 GSO_NONE: Final = 0

@@ -20,12 +20,12 @@ from mptcp.tcp.allowance import (
     new_size,
     segment_size,
 )
+from mptcp.tcp.chunks import SentChunk
 from mptcp.tcp.ecn import ECT_0
 from mptcp.tcp.fastopen import add_fast_open
 from mptcp.tcp.handshake import syn_options
 from mptcp.tcp.host import GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, Transmit
 from mptcp.tcp.pacing import hold
-from mptcp.tcp.scoreboard import SentChunk
 from mptcp.tcp.state import CAN_SEND, FLUSHING, NEVER, State
 from mptcp.tcp.undo import FRTO_SEGMENTS, Frto
 from mptcp.wire.tcp import (

@@ -22,8 +22,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mptcp.tcp.allowance import TIMESTAMP_LENGTH, segment_size
+from mptcp.tcp.chunks import IN_FLIGHT, LOST, SACKED, SentChunk
 from mptcp.tcp.known_mtus import FLOOR_V4, FLOOR_V6, RAISE_US, plateau_below
-from mptcp.tcp.scoreboard import DUP_THRESH, IN_FLIGHT, LOST, SACKED, SentChunk
+from mptcp.tcp.scoreboard import DUP_THRESH
 from mptcp.tcp.state import NEVER
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
-from mptcp.tcp.scoreboard import DUP_THRESH, IN_FLIGHT, SentChunk
+from mptcp.tcp.chunks import IN_FLIGHT, SentChunk
+from mptcp.tcp.scoreboard import DUP_THRESH
 from mptcp.tcp.state import NEVER
 from mptcp.tcp.tlp import Verdict
 from mptcp.tcp.undo import FRTO_SEGMENTS, Frto

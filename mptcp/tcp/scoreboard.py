@@ -2,8 +2,7 @@
 
 The unit is a *chunk*: the payload of one transmission, up to 64 KiB with segmentation offload. SACK
 and loss work at byte and MSS granularity: a chunk is split where an acknowledgement or a
-retransmission cuts it, and every part keeps the chunk's `mapping` (RFC 8684 §3.3.1: a mapping
-must not change once declared; Linux refuses a different one).
+retransmission cuts it (`chunks`).
 
 Invariants
   * `chunks[head:]` are in sequence order, contiguous from SND.UNA to SND.NXT.
@@ -19,16 +18,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final
 
+from mptcp.tcp.chunks import IN_FLIGHT, LOST, SACKED, SentChunk
 from mptcp.tcp.ranges import RangeSet
 from mptcp.tcp.state import NEVER
-
-IN_FLIGHT: Final = 0
-LOST: Final = 1
-SACKED: Final = 2
 
 DUP_THRESH: Final = 3
 """RFC 6675 §2: DupThresh."""
@@ -43,75 +38,6 @@ _seq = attrgetter("seq")
 
 def _sent_at(entry: tuple[int, int, SentChunk]) -> int:
     return entry[2].sent_at
-
-
-class SentChunk:
-    """A contiguous part of the sequence space that was sent in one go."""
-
-    __slots__ = (
-        "end",
-        "fin",
-        "mapping",
-        "parts",
-        "piece",
-        "resent",
-        "retransmissions",
-        "sent_at",
-        "seq",
-        "status",
-    )
-
-    def __init__(
-        self,
-        seq: int,
-        end: int,
-        parts: list[memoryview],
-        mapping: object | None,
-        sent_at: int,
-        fin: bool = False,
-    ) -> None:
-        self.seq = seq
-        self.end = end
-        self.parts = parts
-        self.mapping = mapping
-        """Opaque to TCP: what the upper layer declared of these bytes (a DSS mapping)."""
-        self.sent_at = sent_at
-        self.fin = fin
-        self.status = IN_FLIGHT
-        self.retransmissions = 0
-        """Times sent again since the last time-out (loss detection)."""
-        self.resent = False
-        """Ever sent again: an ACK says nothing of the RTT (RFC 6298 §3, Karn)."""
-        self.piece = False
-        """A SACK block's edge made it: counted in `Scoreboard.pieces`."""
-
-    def __repr__(self) -> str:
-        status = ("in flight", "lost", "sacked")[self.status]
-        return f"<SentChunk {self.seq}..{self.end} {status} x{self.retransmissions}>"
-
-    def cut(self, at: int) -> SentChunk:
-        """Shorten to [seq, at) and return the rest, seq < at < end."""
-        left, right = split_parts(self.parts, at - self.seq)
-        rest = SentChunk(at, self.end, right, self.mapping, self.sent_at, self.fin)
-        rest.status = self.status
-        rest.retransmissions = self.retransmissions
-        rest.resent = self.resent
-        self.parts = left
-        self.end = at
-        self.fin = False
-        return rest
-
-
-def split_parts(
-    parts: Sequence[memoryview], count: int
-) -> tuple[list[memoryview], list[memoryview]]:
-    """Divide a gather list after `count` bytes, without copying."""
-    for index, part in enumerate(parts):
-        if count < len(part):
-            left = [*parts[:index], part[:count]] if count else list(parts[:index])
-            return left, [part[count:], *parts[index + 1 :]]
-        count -= len(part)
-    return list(parts), []
 
 
 class Scoreboard:

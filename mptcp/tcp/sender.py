@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from mptcp.tcp.chunks import SentChunk
 from mptcp.tcp.congestion import CongestionControl
 from mptcp.tcp.prr import ProportionalRateReduction
 from mptcp.tcp.rack import Rack
@@ -29,7 +30,7 @@ from mptcp.tcp.recovery import (
     take_back,
 )
 from mptcp.tcp.rtt import RttEstimator
-from mptcp.tcp.scoreboard import DUP_THRESH, Scoreboard, SentChunk
+from mptcp.tcp.scoreboard import DUP_THRESH, Scoreboard
 from mptcp.tcp.state import NEVER
 from mptcp.tcp.tlp import TailLossProbe
 from mptcp.tcp.undo import Frto, Undo

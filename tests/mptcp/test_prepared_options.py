@@ -8,7 +8,7 @@ from mptcp import subflow, subflow_options
 from mptcp.events import Accepted, Event, Readable, Writable
 from mptcp.sim import Simulation
 from mptcp.tcp import output
-from mptcp.tcp.scoreboard import SentChunk
+from mptcp.tcp.chunks import SentChunk
 
 
 @pytest.mark.parametrize("offload", [False, True])

@@ -6,17 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from mptcp.tcp.chunks import IN_FLIGHT, LOST, SACKED, SentChunk, split_parts
 from mptcp.tcp.ranges import RangeSet
 from mptcp.tcp.reassembly import ENTRY_OVERHEAD, Reassembly
-from mptcp.tcp.scoreboard import (
-    IN_FLIGHT,
-    LOST,
-    MAX_PIECES,
-    SACKED,
-    Scoreboard,
-    SentChunk,
-    split_parts,
-)
+from mptcp.tcp.scoreboard import MAX_PIECES, Scoreboard
 
 MSS = 10
 spans = st.tuples(st.integers(0, 120), st.integers(1, 40)).map(lambda t: (t[0], t[0] + t[1]))

@@ -1,9 +1,9 @@
 """One TCP connection: its variables, its timers, and the hooks an upper layer overrides.
 
-Owns the state of RFC 9293 §3.3.1 and the moves that are not caused by a segment (open, close,
-abort, time-outs). Segment arrival is in `input`, transmission in `output`, the SYN exchange's
-options in `handshake`; all three work on this class. It knows no MPTCP: `subflow.Subflow` extends
-it through the methods under "hooks".
+Owns the state of RFC 9293 §3.3.1 and the moves that neither a segment nor a timer causes (open,
+close, abort). Segment arrival is in `input`, transmission in `output`, time-outs in `deadlines`,
+the SYN exchange's options in `handshake`; all of them work on this class. It knows no MPTCP:
+`subflow.Subflow` extends it through the methods under "hooks".
 
 Invariants
   * Sequence numbers are unbounded ints congruent to the wire's modulo 2^32.
@@ -20,18 +20,19 @@ from mptcp.tcp import output, recovery
 from mptcp.tcp.autotune import ReceiveTuning
 from mptcp.tcp.chunks import SentChunk
 from mptcp.tcp.congestion import CongestionControl, controllers
+from mptcp.tcp.deadlines import run_timers
 from mptcp.tcp.ecn import Ecn
 from mptcp.tcp.fastopen import ClientFastOpen, ServerFastOpen
 from mptcp.tcp.handshake import take_syn
 from mptcp.tcp.host import Host, Interface, Transmit
-from mptcp.tcp.keepalive import KeepAlive, keepalive_timeout
+from mptcp.tcp.keepalive import KeepAlive
 from mptcp.tcp.pacing import Pacer
 from mptcp.tcp.pmtu import PathMtu
 from mptcp.tcp.reassembly import Reassembly
 from mptcp.tcp.rtt import RttEstimator
 from mptcp.tcp.sender import Sender
 from mptcp.tcp.state import FLUSHING, NEVER, State
-from mptcp.tcp.user_timeout import UserTimeout, delivery_stalled, retries, user_timeout_expired
+from mptcp.tcp.user_timeout import UserTimeout, retries
 from mptcp.wire.icmp import IcmpKind
 from mptcp.wire.tcp import HeaderTemplate, Segment
 
@@ -393,81 +394,7 @@ class TcpConnection:
 
     def handle_timeout(self, now: int) -> None:
         """Run the timers that are due."""
-        if now >= self.pace_deadline:
-            self.pace_deadline = NEVER
-            self.host.mark_ready(self)
-        if now >= self.delack_deadline:
-            self.delack_deadline = NEVER
-            if self.ack_pending:
-                self.acks_owed = max(self.acks_owed, 1)
-                self.host.mark_ready(self)
-        snd = self.snd
-        if now >= snd.reorder_deadline:
-            recovery.on_reorder_timeout(snd, now)
-            self.host.mark_ready(self)
-        if now >= snd.tlp.deadline:
-            if snd.board and self.state in FLUSHING:
-                delivery_stalled(self, snd.board.first().sent_at)
-                snd.on_probe_timeout(now)
-                self.host.mark_ready(self)
-            else:
-                snd.tlp.cancel()  # early data: the timer is the SYN/ACK's (RFC 7413 §4.2.2)
-        if now >= snd.rto_deadline:
-            self._retransmission_timeout(now)
-        if now >= self.persist_deadline:
-            # RFC 9293 §3.8.6.1, RFC 1122 §4.2.2.17: probe at exponentially growing intervals.
-            self.persist_deadline = NEVER
-            if self.probes_unanswered >= self.retry_limit():
-                # RFC 1122 §4.2.2.17: as long as they are answered, for ever; else not.
-                self.abort(end=ConnectionEnd.TIMED_OUT)
-                return
-            if not self.persist_backoff:
-                delivery_stalled(self, now - self.snd.rtt.rto_base)
-            self.persist_backoff += 1
-            self.probes_unanswered += 1
-            self.probe_pending = True
-            self.host.counters["TcpExtTCPWinProbe"] += 1
-            self.host.mark_ready(self)
-        if now >= self.user_timeout_deadline:
-            user_timeout_expired(self, now)
-        if now >= self.keepalive_deadline:
-            keepalive_timeout(self, now)
-        if now >= self.upper_deadline:
-            self.upper_deadline = NEVER
-            self.on_upper_timeout(now)
-        if now >= self.linger_deadline:
-            self.terminate(ConnectionEnd.CLOSED, now)
-
-    def _retransmission_timeout(self, now: int) -> None:
-        snd = self.snd
-        if self.state is State.SYN_SENT or self.state is State.SYN_RECEIVED:
-            if not snd.timeouts:
-                delivery_stalled(self, self.last_sent_at)
-            snd.timeouts += 1
-            active = self.state is State.SYN_SENT
-            if snd.timeouts > (self.config.syn_retries if active else self.config.synack_retries):
-                self.terminate(ConnectionEnd.TIMED_OUT, now)
-                return
-            snd.rtt.back_off()
-            snd.rto_deadline = NEVER
-            self.on_syn_timeout(now)
-            self.syn_pending = True
-            self.host.mark_ready(self)
-            return
-        if not snd.board or self.state not in FLUSHING:
-            snd.rto_deadline = NEVER
-            return
-        if snd.timeouts >= self.retry_limit():
-            self.abort(end=ConnectionEnd.TIMED_OUT)
-            return
-        first = snd.board.first()
-        if not snd.timeouts and not (snd.tlp.end_seq >= 0 and first.retransmissions):
-            delivery_stalled(self, first.sent_at)
-        recovery.on_timeout(snd, now)
-        self.host.counters["TcpRetransTimeouts"] += 1
-        self.pmtu.on_timeout(self, now)
-        self.on_rto(now)
-        self.host.mark_ready(self)
+        run_timers(self, now)
 
     def poll_transmit(self, now: int) -> Transmit | None:
         """The next packet this connection wants to send, or None."""

@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from mptcp.errors import ConnectionEnd
+from mptcp.addressing import can_be_source, parse_address
+from mptcp.errors import AddressInUseError, ConnectionEnd
 from mptcp.fallback import fall_back
+from mptcp.opening import new_meta, new_subflow
 from mptcp.path_manager.base import EndpointId
 from mptcp.subflow import Role, Subflow
 from mptcp.tcp.ecn import Ecn
@@ -98,6 +100,41 @@ class Listener:
         self.half_open.clear()
 
 
+def listen(
+    stack: Stack,
+    port: int,
+    address: str | bytes | None = None,
+    *,
+    backlog: int | None = None,
+    fast_open: int | None = None,
+) -> Listener:
+    """See `Stack.listen`."""
+    raw = parse_address(address) if address else None
+    if raw is not None and raw not in stack.book.owner:
+        stack.book.choose(raw, raw)  # raises with the list of what there is
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port {port} is not in 0..65535")
+    if port == 0:
+        low, high = stack.config.ephemeral_ports
+        port = next(
+            (p for p in range(low, high + 1) if not _listening(stack, raw, p)),
+            0,
+        )
+    if port == 0 or _listening(stack, raw, port):
+        raise AddressInUseError(98, f"port {port} is already listened on: choose another")
+    if fast_open is None:
+        fast_open = stack.config.fast_open
+    listener = Listener(stack, raw, port, backlog or stack.config.backlog, fast_open)
+    stack.listeners[raw, port] = listener
+    return listener
+
+
+def _listening(stack: Stack, address: bytes | None, port: int) -> bool:
+    if address is None:
+        return any(p == port for _, p in stack.listeners)
+    return (address, port) in stack.listeners or (None, port) in stack.listeners
+
+
 def listener_for(stack: Stack, seg: Segment) -> Listener | None:
     """Who accepts at the destination of `seg`."""
     return stack.listeners.get((seg.dst, seg.dport)) or stack.listeners.get((None, seg.dport))
@@ -133,13 +170,6 @@ def syn_arrives(stack: Stack, seg: Segment, now: int, isn: int | None = None) ->
         _accept(stack, listener, seg, offer, now, isn)
 
 
-def can_be_source(address: bytes) -> bool:
-    """RFC 1122 §3.2.1.3, §4.2.3.10: no multicast, broadcast, loopback or unspecified source."""
-    if len(address) == 4:
-        return address[0] not in (0, 127) and address[0] < 224
-    return address[0] != 0xFF and any(address[:15])  # ff00::/8; :: and ::1
-
-
 def _accept(
     stack: Stack,
     listener: Listener,
@@ -150,9 +180,10 @@ def _accept(
 ) -> None:
     """Begin a connection of `listener`, with the ISN given or RFC 6528's."""
     stack.counters["TcpPassiveOpens"] += 1
-    meta = stack.new_meta(listener)
+    meta = new_meta(stack, listener)
     listener.half_open.add(meta)
-    subflow = stack.new_subflow(
+    subflow = new_subflow(
+        stack,
         meta,
         Role.INITIAL_PASSIVE,
         stack.book.owner[seg.dst],
@@ -285,7 +316,8 @@ def _join(stack: Stack, seg: Segment, option: MpJoinSyn, now: int, isn: int | No
         stack.reset_for(seg, seg.interface, MpTcprst(RST_LACK_OF_RESOURCES).emit())
         return
     stack.counters["MPTcpExtMPJoinSynRx"] += 1
-    subflow = stack.new_subflow(
+    subflow = new_subflow(
+        stack,
         meta,
         Role.JOIN_PASSIVE,
         stack.book.owner[seg.dst],

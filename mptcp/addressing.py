@@ -40,6 +40,13 @@ def in_prefix(address: bytes, prefix: bytes, length: int) -> bool:
     return int.from_bytes(address, "big") >> shift == int.from_bytes(prefix, "big") >> shift
 
 
+def can_be_source(address: bytes) -> bool:
+    """RFC 1122 §3.2.1.3, §4.2.3.10: no multicast, broadcast, loopback or unspecified source."""
+    if len(address) == 4:
+        return address[0] not in (0, 127) and address[0] < 224
+    return address[0] != 0xFF and any(address[:15])  # ff00::/8; :: and ::1
+
+
 class AddressBook:
     """Interfaces by id and by owned address."""
 

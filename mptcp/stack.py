@@ -19,28 +19,21 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Callable
 
-from mptcp import coupled_cc, keys
-from mptcp.accepting import (
-    Listener,
-    can_be_source,
-    cookie_arrives,
-    listener_for,
-    syn_arrives,
-)
-from mptcp.addressing import AddressBook, format_address, parse_address
+from mptcp import accepting, coupled_cc, keys, opening
+from mptcp.accepting import Listener, cookie_arrives, listener_for, syn_arrives
+from mptcp.addressing import AddressBook, can_be_source
 from mptcp.config import Config
-from mptcp.errors import AddressInUseError, ConnectionEnd, LocalError, NoRouteError
+from mptcp.errors import ConnectionEnd
 from mptcp.events import Closed, Event
 from mptcp.icmp_errors import icmp_arrives
 from mptcp.meta_socket import MetaSocket
-from mptcp.path_manager.base import EndpointId, Path, path_managers
-from mptcp.ports import syn_may_reuse, take_local_port, take_over
+from mptcp.path_manager.base import Path, path_managers
+from mptcp.ports import syn_may_reuse, take_over
 from mptcp.scheduler import schedulers
-from mptcp.subflow import Role, Subflow
 from mptcp.tcp import cubic
 from mptcp.tcp.congestion import controllers
 from mptcp.tcp.connection import TcpConnection
-from mptcp.tcp.fastopen import ClientFastOpen, CookieCache, CookieKeys
+from mptcp.tcp.fastopen import CookieCache, CookieKeys
 from mptcp.tcp.host import Interface, Transmit
 from mptcp.tcp.input import segment_arrives
 from mptcp.tcp.known_mtus import PathMtuCache
@@ -127,7 +120,8 @@ class Stack:
         self._raw: deque[Transmit] = deque()
         self._events: deque[Event] = deque()
         self._timers = TimerHeap()
-        self._numbers = 0
+        self.numbers = 0
+        """Connections so far."""
         self._time_wait: deque[TcpConnection] = deque()
         self._challenges = RateLimit(config.challenge_acks_per_second)
         self._resets = RateLimit(config.resets_per_second)
@@ -208,35 +202,9 @@ class Stack:
         than the send buffer takes, NoRouteError, AddressInUseError, LocalError at the connection
         limit.
         """
-        if len(data) > self.config.send_buffer:
-            raise ValueError(f"{len(data)} bytes do not fit into the send buffer: send() the rest")
-        destination = parse_address(remote)
-        if not 1 <= port <= 65535:
-            raise ValueError(f"port {port} is not in 1..65535")
-        if not can_be_source(destination):  # RFC 1122 §4.2.3.10
-            raise ValueError(f"{format_address(destination)} is not the address of one host")
-        if destination in self.book.owner:
-            raise NoRouteError(
-                f"{format_address(destination)} is an address of this stack, which has no "
-                "loopback: connect to the service itself"
-            )
-        local = parse_address(local_addr[0]) if local_addr and local_addr[0] else None
-        source, interface = self.book.choose(destination, local)
-        if len(self.metas) >= self.config.max_connections:
-            raise LocalError(f"{len(self.metas)} connections are open: raise max_connections")
-        wanted = local_addr[1] if local_addr else 0
-        local_port, isn = take_local_port(self, source, wanted, destination, port)
-        meta = self.new_meta(None)
-        subflow = self.new_subflow(
-            meta, Role.INITIAL_ACTIVE, interface, source, local_port, destination, port, isn
+        return opening.connect(
+            self, remote, port, local_addr=local_addr, data=data, fast_open=fast_open
         )
-        meta.fendpoint = EndpointId(source, local_port, destination, port)
-        if data:
-            meta.send(data)
-        if fast_open:
-            subflow.fast_open = ClientFastOpen(self.fast_open_cache, destination, self.now)
-        subflow.open_active(self.now)
-        return meta
 
     def listen(
         self,
@@ -252,103 +220,11 @@ class Stack:
         under way (RFC 7413), 0 for none, None for the configuration's.
         Raises AddressInUseError, NoRouteError for an address that is not ours, ValueError.
         """
-        raw = parse_address(address) if address else None
-        if raw is not None and raw not in self.book.owner:
-            self.book.choose(raw, raw)  # raises with the list of what there is
-        if not 0 <= port <= 65535:
-            raise ValueError(f"port {port} is not in 0..65535")
-        if port == 0:
-            low, high = self.config.ephemeral_ports
-            port = next(
-                (p for p in range(low, high + 1) if not self._listening(raw, p)),
-                0,
-            )
-        if port == 0 or self._listening(raw, port):
-            raise AddressInUseError(98, f"port {port} is already listened on: choose another")
-        if fast_open is None:
-            fast_open = self.config.fast_open
-        listener = Listener(self, raw, port, backlog or self.config.backlog, fast_open)
-        self.listeners[raw, port] = listener
-        return listener
-
-    def _listening(self, address: bytes | None, port: int) -> bool:
-        if address is None:
-            return any(p == port for _, p in self.listeners)
-        return (address, port) in self.listeners or (None, port) in self.listeners
+        return accepting.listen(self, port, address, backlog=backlog, fast_open=fast_open)
 
     def join(self, meta: MetaSocket, path: Path) -> None:
         """Open one more subflow of `meta` on `path` (RFC 8684 §3.2)."""
-        endpoint = path.endpoint
-        interface = self.book.owner.get(endpoint.local)
-        if interface is None:
-            meta.paths.manager.on_subflow_closed(path.index, refused=False, now=self.now)
-            return
-        try:
-            port, isn = take_local_port(
-                self,
-                endpoint.local,
-                endpoint.local_port,
-                endpoint.remote,
-                endpoint.remote_port,
-            )
-        except AddressInUseError:
-            self.counters["MPTcpExtMPJoinPortExhausted"] += 1
-            meta.paths.manager.on_subflow_closed(path.index, refused=True, now=self.now)
-            return
-        subflow = self.new_subflow(
-            meta,
-            Role.JOIN_ACTIVE,
-            interface,
-            endpoint.local,
-            port,
-            endpoint.remote,
-            endpoint.remote_port,
-            isn,
-        )
-        subflow.path_index = path.index
-        subflow.local_id = path.local_id
-        subflow.remote_id = path.remote_id
-        subflow.backup_request = path.backup
-        subflow.local_nonce = self.entropy(4)
-        self.counters["MPTcpExtMPJoinSynTx"] += 1
-        subflow.open_active(self.now)
-
-    def new_meta(self, listener: Listener | None) -> MetaSocket:
-        """A connection with a key of its own."""
-        key = b""
-        if self.config.mptcp:
-            key = self.entropy(8)
-            while keys.token(key) in self.tokens:
-                key = self.entropy(8)  # RFC 8684 §3.1: the token must be unique here
-        self._numbers += 1
-        meta = MetaSocket(self, self._numbers, listener, key)
-        self.metas.add(meta)
-        if key:
-            self.tokens[meta.token] = meta
-        return meta
-
-    def new_subflow(
-        self,
-        meta: MetaSocket,
-        role: Role,
-        interface: Interface,
-        local: bytes,
-        local_port: int,
-        remote: bytes,
-        remote_port: int,
-        isn: int | None = None,
-    ) -> Subflow:
-        """A subflow of `meta`, entered in the demultiplexer; `isn` None for RFC 6528's."""
-        key = self.flow_key(local, local_port, remote, remote_port)
-        iss = self.isn(key) if isn is None else isn
-        ts_offset = self.timestamp_offset(key)
-        subflow = Subflow(
-            self, meta, role, interface, local, local_port, remote, remote_port, iss, ts_offset
-        )
-        subflow.mptcp = subflow.mptcp and not meta.fallback
-        meta.subflows.append(subflow)
-        self.connections[key] = subflow
-        return subflow
+        opening.join(self, meta, path)
 
     def isn(self, flow: bytes) -> int:
         """RFC 6528 §3: M (4 µs ticks) + F(4-tuple, secret)."""

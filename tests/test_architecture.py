@@ -48,7 +48,7 @@ LAYERS = [
     },
     {"events", "fallback", "socket_options", "subflow", "subflow_input", "subflow_options"},
     {"dispatcher", "meta_socket", "paths"},
-    {"accepting", "icmp_errors", "info", "ports", "stack"},
+    {"accepting", "icmp_errors", "info", "opening", "ports", "stack"},
     {"sim", "driver", "engine", "engine_interfaces", "engine_timer", "transport", "streams"},
     {"daemon"},
 ]

@@ -1,10 +1,11 @@
 """One MPTCP connection: the Multipath Transport of the thesis, the connection of RFC 8684.
 
-Owns the decisions about the whole: what the peer may send, DATA_ACK, DATA_FIN and the end, the
-life of subflows, fallback. The two halves of the data sequence space are in `data_queues`; which
-subflow gets which bytes is `dispatcher`'s, which paths are used is `paths`', everything of a single
-subflow is in `subflow`. A plain TCP connection is a MetaSocket that has
-fallen back, with one subflow and no options: the application sees no difference.
+Owns the decisions about the whole: what the peer may send, DATA_ACK, DATA_FIN and the end. The two
+halves of the data sequence space are in `data_queues`; what comes in is taken by `receiving`, which
+subflow gets which bytes is `dispatcher`'s, which paths are used is `paths`', how subflows come and
+go is `membership`'s, everything of a single one is in `subflow`. A plain TCP connection is a
+MetaSocket that has fallen back, with one subflow and no options: the application sees no
+difference.
 
 Invariants
   * Data is freed only when DATA_ACKed; a subflow keeps its own copy (a reference) until its TCP
@@ -22,24 +23,21 @@ from mptcp.data_queues import DataReceiver, DataSender
 from mptcp.dispatcher import Dispatcher
 from mptcp.errors import ConnectionEnd, NotConnectedError
 from mptcp.events import (
-    Accepted,
     Closed,
-    Connected,
     Readable,
-    SubflowClosed,
-    SubflowEstablished,
     Urgent,
     Writable,
 )
+from mptcp.membership import Membership
 from mptcp.path_manager.base import EndpointId
 from mptcp.paths import PathControl
+from mptcp.receiving import Receiving
 from mptcp.socket_options import SocketOptions
 from mptcp.subflow import Subflow
 from mptcp.tcp.congestion import CongestionControl
 from mptcp.tcp.state import NEVER, State
 from mptcp.wire.dss import Dss
 from mptcp.wire.mptcp_options import (
-    RST_MPTCP_SPECIFIC,
     MpCapable,
     MpFastclose,
 )
@@ -70,6 +68,8 @@ class MetaSocket:
         self.congestion_control = config.congestion_control
         self.dispatcher = Dispatcher(self)
         self.paths = PathControl(self)
+        self.membership = Membership(self)
+        self.receiving = Receiving(self)
         self.options = SocketOptions(self)
         """What the application may set for this connection alone."""
         # keys (RFC 8684 §3.1)
@@ -150,7 +150,7 @@ class MetaSocket:
         if parts:
             if self.options.tuning is not None:
                 self.options.on_read(parts, self.stack.now)
-            self._maybe_update_window()
+            self.receiving.maybe_update_window()
         return parts
 
     def recv(self, limit: int = 1 << 30) -> bytes:
@@ -176,7 +176,7 @@ class MetaSocket:
         self.app_closed = True
         if not self.established:
             if self.is_client:
-                self._abort_all()
+                self.abort_all()
                 self.finish(ConnectionEnd.ABORTED, self.stack.now)
             else:
                 self.shutdown()
@@ -187,10 +187,10 @@ class MetaSocket:
         self.shutdown()
         for subflow in list(self.subflows):
             subflow.set_orphan(self.stack.now)
-        self._check_closed(self.stack.now)
-        self._wait_for_peer(self.stack.now)
+        self.check_closed(self.stack.now)
+        self.wait_for_peer(self.stack.now)
 
-    def _wait_for_peer(self, now: int) -> None:
+    def wait_for_peer(self, now: int) -> None:
         """Closed here and all of it acknowledged: the peer's DATA_FIN is waited for a while only.
 
         Not before: what is queued may take any time to send (RFC 9293 §3.10.4).
@@ -202,10 +202,11 @@ class MetaSocket:
     def abort(self) -> None:
         """End at once: RST with MP_FASTCLOSE on every subflow (RFC 8684 §3.5, option R)."""
         if self.ended is None:
-            self._abort_all()
+            self.abort_all()
             self.finish(ConnectionEnd.ABORTED, self.stack.now)
 
-    def _abort_all(self) -> None:
+    def abort_all(self) -> None:
+        """Reset every subflow, and tell the peer that it is the connection's end."""
         options = b""
         if not self.fallback and self.remote_key:
             options = MpFastclose(self.remote_key).emit()
@@ -240,8 +241,8 @@ class MetaSocket:
         if self.data_fin_due and data_ack > self.data_fin_dsn:
             self.data_fin_due = False
             self.data_fin_acked = True
-            self._check_closed(now)
-            self._wait_for_peer(now)
+            self.check_closed(now)
+            self.wait_for_peer(now)
         if self.writable_wanted:
             self.options.expand_send_buffer()
             if tx.used * 2 <= tx.capacity:
@@ -262,49 +263,6 @@ class MetaSocket:
         """The window to advertise on any subflow."""
         return self.rx.window()
 
-    def _maybe_update_window(self) -> None:
-        """RFC 9293 §3.8.6.2.2: tell the peer when the window has opened by a good step."""
-        rx = self.rx
-        left = rx.adv - rx.nxt
-        if left < rx.buffer // 2 and rx.buffer - rx.unread - left >= rx.buffer // 4:
-            for subflow in self.subflows:
-                subflow.window_opened()
-
-    def on_data(self, subflow: Subflow, dsn: int, view: memoryview, now: int) -> None:
-        """Payload at its place in the data sequence space."""
-        if self.ended is not None:
-            return
-        rx = self.rx
-        end = dsn + len(view)
-        head = rx.reorder.head
-        if dsn == rx.nxt and (head is None or head.start > end):
-            rx.append(view)
-        else:
-            if end <= rx.nxt:
-                self.stack.counters["MPTcpExtDuplicateData"] += 1
-                return
-            if dsn >= rx.nxt + rx.buffer:
-                # RFC 8684 §3.3.5: outside the window: dropped, and not DATA_ACKed. Not measured
-                # by `adv`: Linux counts a window that its TCP has not taken as smaller (same SEQ,
-                # same ACK: RFC 9293 §3.10.7.4) from a newer DATA_ACK, and so sends beyond our
-                # edge, but never beyond this one.
-                self.stack.counters["MPTcpExtNoDSSInWindow"] += 1
-                return
-            if dsn > rx.nxt:
-                if not rx.reorder.has_room(2 * rx.buffer, view):
-                    # Not DATA_ACKed, so it comes again (RFC 8684 §3.3.5); data at `nxt` is
-                    # always taken.
-                    self.stack.counters["MPTcpExtRcvPruned"] += 1
-                    return
-                self.stack.counters["MPTcpExtOFOQueue"] += 1
-                rx.reorder.insert(subflow.path_index, dsn, view)
-                return
-            # What is here already stays: the first copy wins (RFC 8684 §3.3.1).
-            rx.reorder.insert(subflow.path_index, rx.nxt, view[rx.nxt - dsn :])
-            for ready in rx.reorder.pop_ready(rx.nxt):
-                rx.append(ready)
-        self._delivered(now)
-
     def on_urgent(self, ahead: int) -> None:
         """RFC 9293 §3.8.5, plain TCP: the next `ahead` bytes of the peer are urgent."""
         self.urgent_mark = self.rx.nxt + ahead
@@ -315,48 +273,11 @@ class MetaSocket:
         """Bytes up to the end of the urgent data that the application has not taken; 0 if none."""
         return max(0, self.urgent_mark - (self.rx.nxt - self.rx.unread))
 
-    def on_plain_data(self, view: memoryview, now: int) -> None:
-        """In-order data of a connection that is plain TCP."""
-        self.rx.append(view)
-        self._delivered(now)
-
-    def _delivered(self, now: int) -> None:
-        rx = self.rx
-        if rx.fin_dsn is not None and rx.nxt == rx.fin_dsn:
-            self._end_of_data(now)
-        if self.app_closed:
-            # RFC 1122 §4.2.2.13: data for an application that is gone.
-            self._abort_all()
-            self.finish(ConnectionEnd.ABORTED, now)
-            return
-        self._signal_readable()
-
-    def _signal_readable(self) -> None:
+    def signal_readable(self) -> None:
+        """Tell the application, once, that there is something to read or that it is the end."""
         if not self.readable_pending:
             self.readable_pending = True
             self.stack.emit(Readable(self))
-
-    def on_data_fin(self, dsn: int, now: int) -> None:
-        """RFC 8684 §3.3.3: the DATA_FIN has the data sequence number `dsn`."""
-        rx = self.rx
-        if self.eof or (rx.fin_dsn is None and dsn < rx.nxt):
-            self.ack_data(now)
-            return
-        if rx.fin_dsn is None:
-            rx.fin_dsn = dsn
-        if rx.nxt == rx.fin_dsn:
-            self._end_of_data(now)
-
-    def _end_of_data(self, now: int) -> None:
-        if self.eof:
-            return
-        self.eof = True
-        if not self.fallback:
-            self.rx.nxt += 1  # the DATA_FIN takes one number
-            self.rx.adv += 1
-            self.ack_data(now)
-        self._signal_readable()
-        self._check_closed(now)
 
     def ack_data(self, now: int) -> None:
         """Send the DATA_ACK (and a DATA_FIN that is due) now, on every subflow that can."""
@@ -391,7 +312,7 @@ class MetaSocket:
             return True
         return False
 
-    def _check_closed(self, now: int) -> None:
+    def check_closed(self, now: int) -> None:
         """RFC 8684 §3.3.3: DATA_FIN acknowledged and the peer's received: close the subflows."""
         if self.ended is not None or self.fallback:
             return
@@ -420,10 +341,6 @@ class MetaSocket:
 
     # -- life of subflows ----------------------------------------------------------------------
 
-    def has_other_working(self, subflow: Subflow) -> bool:
-        """Whether a subflow other than this one can carry data."""
-        return any(s is not subflow and s.usable for s in self.subflows)
-
     def learn_peer(self, option: MpCapable) -> None:
         """The peer's key has come with MP_CAPABLE (RFC 8684 §3.1)."""
         assert option.sender_key is not None
@@ -438,127 +355,9 @@ class MetaSocket:
         if option.no_join_initial:
             self.paths.no_join_initial = True
 
-    def on_subflow_established(self, subflow: Subflow, now: int) -> None:
-        """Three-way handshake done (a joined subflow of ours still waits for its fourth ACK)."""
-        if not subflow.is_join:
-            if not self.established:
-                self._open(subflow)
-            tx = self.tx
-            tx.wnd_end = max(tx.wnd_end, tx.una + subflow.snd.wnd)
-            if self.listener is not None:
-                self.listener.completed(self)
-            if self.write_closed:
-                self.send_close()
-            self.stack.emit(SubflowEstablished(self, subflow))
-            if self.writable_wanted and tx.used * 2 <= tx.capacity:  # a SYN has carried some
-                self.writable_wanted = False
-                self.stack.emit(Writable(self))
-        elif subflow.fully_established:
-            self.on_subflow_joined(subflow, now)
-
-    def _open(self, subflow: Subflow) -> None:
-        """The first subflow is there for the application."""
-        self.established = True
-        self.fendpoint = EndpointId(
-            subflow.local, subflow.local_port, subflow.remote, subflow.remote_port
-        )
-        subflow.path_index = 1
-        self.options.on_open(subflow)
-        if self.listener is not None:
-            self.stack.emit(Accepted(self.listener, self))
-        else:
-            self.stack.emit(Connected(self))
-
-    def on_early_open(self, subflow: Subflow, payload: memoryview, now: int) -> None:
-        """TCP Fast Open: a SYN with a good cookie and perhaps data (RFC 7413 §4.2.2)."""
-        self._open(subflow)
-        self.tx.wnd_end = max(self.tx.wnd_end, self.tx.una + subflow.snd.wnd)
-        if len(payload):
-            self.rx.append(payload)
-            if not self.fallback:  # it lies before the data sequence space (RFC 8684 appendix B)
-                self.rx.nxt -= len(payload)
-            self._signal_readable()
-
     def on_syn_data_acked(self, count: int) -> None:
         """The peer has taken data from our SYN; it had no data sequence number."""
         self.tx.take(count)
-
-    def on_subflow_joined(self, subflow: Subflow, now: int) -> None:
-        """A joined subflow may carry data."""
-        if self.ended is not None:
-            return  # its fourth ACK came late: the connection is over, and so is this subflow
-        self.stack.emit(SubflowEstablished(self, subflow))
-        self.orphan_deadline = NEVER
-        self._wait_for_peer(now)
-        self.paths.manager.on_subflow_established(subflow.path_index, now)
-        for chunk in self.tx.chunks:
-            if not chunk.carriers:
-                self.tx.offer_again(chunk)
-        self.dispatcher.wake()
-
-    def on_confirmed(self, now: int) -> None:
-        """RFC 8684 §3.1: a DSS has come: MPTCP works on this path both ways."""
-        if not self.confirmed and not self.fallback:
-            self.confirmed = True
-            self.paths.manager.on_established(now)
-            self.stack.rearm(self)
-
-    def on_subflow_fin(self, subflow: Subflow, now: int) -> None:
-        """The peer closes a subflow; in plain TCP that is the end of its data."""
-        if self.ended is not None:
-            return
-        if self.fallback:
-            if not self.eof:
-                self.eof = True
-                self._signal_readable()
-        else:
-            # RFC 8684 §3.3.3: a FIN closes the subflow only; answer in kind.
-            subflow.close()
-
-    def on_subflow_time_wait(self, now: int) -> None:
-        """Both FINs of a subflow are acknowledged; in plain TCP the connection is over."""
-        if self.fallback:
-            self.finish(ConnectionEnd.CLOSED, now)
-
-    def on_subflow_closed(self, subflow: Subflow, end: ConnectionEnd, now: int) -> None:
-        """A subflow has left: reinject what only it carried, and see what remains."""
-        if subflow in self.subflows:
-            self.subflows.remove(subflow)
-            self.past_subflows += 1
-        self.rx.reorder.forget(subflow.path_index)
-        self.tx.nothing_for.discard(subflow)
-        if self.ended is not None:
-            return
-        if self.established:
-            self.stack.emit(SubflowClosed(self, subflow, end, subflow.reset_reason))
-        if self.fallback or not self.established or subflow.early:
-            self.finish(end, now)
-            return
-        for chunk in self.tx.chunks:
-            if subflow in chunk.carriers:
-                chunk.carriers.remove(subflow)
-                if not chunk.carriers or end is not ConnectionEnd.CLOSED:
-                    self.tx.offer_again(chunk)
-        # RFC 8684 §3.6: without the T flag the path SHOULD NOT be tried again.
-        told = end is ConnectionEnd.REFUSED or subflow.reset_reason is not None
-        refused = told and not subflow.reset_transient
-        self.paths.manager.on_subflow_closed(subflow.path_index, refused=refused, now=now)
-        if not self.subflows:
-            self._without_subflow(subflow, end, now)
-        self.dispatcher.wake()
-        self.stack.rearm(self)
-
-    def _without_subflow(self, subflow: Subflow, end: ConnectionEnd, now: int) -> None:
-        """Break before make: wait for a subflow for a while (RFC 8684 App. D)."""
-        if self.eof and self.data_fin_acked:
-            self.finish(ConnectionEnd.CLOSED, now)
-        elif end is ConnectionEnd.REFUSED and subflow.reset_reason == RST_MPTCP_SPECIFIC:
-            # The peer does not know the token any more: the connection is gone there. A bare RST
-            # may come from a firewall and says nothing of the connection.
-            self.finish(ConnectionEnd.RESET, now)
-        elif self.orphan_deadline == NEVER:
-            self.orphan_deadline = now + self.config.orphan_timeout_us
-            self.stack.rearm(self)
 
     def on_fastclose(self, now: int) -> None:
         """RFC 8684 §3.5: the peer closes at once; reset every subflow."""
@@ -581,7 +380,7 @@ class MetaSocket:
         if now >= self.dispatcher.deadline:
             self.dispatcher.handle_timeout(now)
         if now >= self.orphan_deadline:
-            self._abort_all()
+            self.abort_all()
             end = ConnectionEnd.TIMED_OUT if self.app_closed else ConnectionEnd.NO_SUBFLOW
             self.finish(end, now)
         else:

@@ -290,7 +290,7 @@ class Subflow(TcpConnection):
         elif self.role is Role.JOIN_PASSIVE:
             self.fully_established = True
             self.ack_now()
-        self.meta.on_subflow_established(self, now)
+        self.meta.membership.on_established(self, now)
 
     def peek_syn_data(self, limit: int) -> list[memoryview]:
         return self.meta.tx.peek(limit)
@@ -303,7 +303,7 @@ class Subflow(TcpConnection):
         return not self.mptcp  # it has no mapping
 
     def on_early_open(self, payload: memoryview, now: int) -> None:
-        self.meta.on_early_open(self, payload, now)
+        self.meta.membership.on_early_open(self, payload, now)
 
     def on_upper_timeout(self, now: int) -> None:
         if self.role is not Role.JOIN_ACTIVE or self.fully_established:
@@ -343,10 +343,10 @@ class Subflow(TcpConnection):
                 # RFC 8684 §3.2: whatever acknowledges is the fourth ACK.
                 self.fully_established = True
                 self.upper_deadline = NEVER
-                meta.on_subflow_joined(self, now)
+                meta.membership.on_joined(self, now)
             elif dss is not None:
                 self.fully_established = True
-                meta.on_confirmed(now)
+                meta.membership.on_confirmed(now)
             elif not self.is_join and self.snd.una > self.first_seq and not seg.mptcp:
                 # RFC 8684 §3.7: our data was acknowledged without a DSS. An ACK with another
                 # MPTCP option (a long ADD_ADDR leaves no room for a DSS) says nothing yet.
@@ -389,7 +389,7 @@ class Subflow(TcpConnection):
             offset = ssn - mapping.ssn
             count = min(len(view), mapping.length - offset)
             if mapping.checksum is None:
-                meta.on_data(self, mapping.dsn + offset, view[:count], now)
+                meta.receiving.on_data(self, mapping.dsn + offset, view[:count], now)
             else:
                 mapping.hold(view[:count])
                 if offset + count == mapping.length and not self._verify(mapping, now):
@@ -397,7 +397,7 @@ class Subflow(TcpConnection):
             ssn += count
             view = view[count:]
         if len(view):
-            meta.on_plain_data(view, now)
+            meta.receiving.on_plain_data(view, now)
 
     def _verify(self, mapping: RxMapping, now: int) -> bool:
         """RFC 8684 §3.3.1: check the whole mapping, then hand it up; False on a mismatch."""
@@ -410,7 +410,7 @@ class Subflow(TcpConnection):
             return checksum_failed(self.meta, self, mapping.dsn)  # True: held bytes are delivered
         dsn = mapping.dsn
         for view in mapping.held:
-            self.meta.on_data(self, dsn, view, now)
+            self.meta.receiving.on_data(self, dsn, view, now)
             dsn += len(view)
         mapping.held = []
         return True
@@ -437,10 +437,10 @@ class Subflow(TcpConnection):
             self.meta.on_urgent(ahead)
 
     def on_fin(self, now: int) -> None:
-        self.meta.on_subflow_fin(self, now)
+        self.meta.membership.on_fin(self, now)
 
     def on_time_wait(self, now: int) -> None:
-        self.meta.on_subflow_time_wait(now)
+        self.meta.membership.on_time_wait(now)
 
     def on_rto(self, now: int) -> None:
         self.meta.dispatcher.on_timeout(self, now)
@@ -455,9 +455,9 @@ class Subflow(TcpConnection):
         self.ended = end
         if self.cc in self.meta.controllers:
             self.meta.controllers.remove(self.cc)
-        self.meta.on_subflow_closed(self, end, now)
+        self.meta.membership.on_closed(self, end, now)
 
     def retry_limit(self) -> int:
-        if self.meta.has_other_working(self):
+        if self.meta.membership.has_other_working(self):
             return self.config.subflow_retries
         return super().retry_limit()

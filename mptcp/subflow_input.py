@@ -119,7 +119,7 @@ def take_options(subflow: Subflow, seg: Segment, now: int) -> bool:
                 meta.ack_64 = True
                 if not subflow.fully_established:
                     subflow.fully_established = True
-                    meta.on_confirmed(now)
+                    meta.membership.on_confirmed(now)
         elif isinstance(option, MpJoinAck):
             if subflow.is_join and not subflow.is_active:
                 subflow.ack_now()  # our fourth ACK was lost
@@ -171,5 +171,5 @@ def take_mapping(subflow: Subflow, dss: Dss, now: int) -> bool:
             if len(subflow.rx_maps.maps) >= MAX_MAPPINGS:
                 return False  # no room: the segment is not acknowledged and comes again
     if dss.data_fin:
-        meta.on_data_fin(dsn + payload, now)
+        meta.receiving.on_data_fin(dsn + payload, now)
     return True

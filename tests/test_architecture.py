@@ -47,7 +47,7 @@ LAYERS = [
         "timers",
     },
     {"events", "fallback", "socket_options", "subflow", "subflow_input", "subflow_options"},
-    {"dispatcher", "meta_socket", "paths"},
+    {"dispatcher", "membership", "meta_socket", "paths", "receiving"},
     {"accepting", "icmp_errors", "info", "opening", "ports", "stack"},
     {"sim", "driver", "engine", "engine_interfaces", "engine_timer", "transport", "streams"},
     {"daemon"},

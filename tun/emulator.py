@@ -5,6 +5,10 @@ Each path joins two TUN devices, which may live in different namespaces:
     kernel A -- device a -- [ forward: Link ] -> device b -- kernel B
                          <- [ backward: Link ]
 
+With middleboxes (`PathSpec.boxes`) a packet that has crossed its link goes through them and then
+to the device at the end; what they send the other way goes to the device it came from. By their
+times, that is as if they stood anywhere on the link.
+
 The devices have no offload, so that a packet on the link is a packet of at most the MTU. This
 module is the parent's side: it opens the devices where they belong, hands their descriptors to the
 child (`emulator_loop.py`) and controls it with lines of JSON over a socket pair. The child ends
@@ -30,6 +34,7 @@ from .device import TunDevice
 from .interface import Configured, configure_interface
 from .linkem import LinkChange, LinkStats
 from .linux import in_namespace
+from .middlebox import BoxSpec, make_chain
 from .netns import Namespace
 
 Direction = Literal["forward", "backward", "both"]
@@ -76,6 +81,7 @@ class PathSpec:
     mtu: int = 1500  # of the devices
     forward: LinkChange | None = None  # what else the direction from a to b has
     backward: LinkChange | None = None
+    boxes: tuple[BoxSpec, ...] = ()  # middleboxes, that next to end a first
 
     def queue_limit(self) -> int:
         """The queue in bytes.
@@ -135,6 +141,7 @@ class LinkEmulator:
             setup = []
             for path in paths:
                 initial = [asdict(change) for change in path.initial()]
+                make_chain(path.boxes)  # rather refused here than in the child
                 pair = []
                 for end in (path.a, path.b):
                     fd, done = in_namespace(end.namespace_fd, _open_end, end, path.mtu)
@@ -144,7 +151,13 @@ class LinkEmulator:
                     descriptors.append(fd)
                     pair.append(fd)
                 setup.append(
-                    {"name": path.name, "devices": pair, "link": initial, "seed": path.seed}
+                    {
+                        "name": path.name,
+                        "devices": pair,
+                        "link": initial,
+                        "seed": path.seed,
+                        "boxes": [asdict(box) for box in path.boxes],
+                    }
                 )
             control, process = _spawn(descriptors)
             emulator = cls(process, control, configured, log)
@@ -198,6 +211,11 @@ class LinkEmulator:
             name: {direction: LinkStats(**counters) for direction, counters in both.items()}
             for name, both in answer["stats"].items()
         }
+
+    def box_counters(self, path: str) -> list[dict[str, int]]:
+        """What each middlebox of a path has done, by its own names. Raises EmulatorError."""
+        counters: list[dict[str, int]] = self._ask({"op": "boxes", "path": path})["boxes"]
+        return counters
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         with self._lock:

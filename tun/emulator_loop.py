@@ -22,6 +22,8 @@ from typing import Any, Final
 
 from .linkem import Link, LinkChange
 from .linux import TimerFd
+from .middlebox import BoxSpec, Chain, make_chain
+from .middlebox.base import NEVER
 
 _BATCH: Final = 64  # packets read from one device before the others have their turn
 _GRAIN_NS: Final = 250_000
@@ -37,12 +39,17 @@ _DIRECTIONS: Final = {"forward": (0,), "backward": (1,), "both": (0, 1)}
 class _Wire:
     """One direction: where packets come from, the link they cross, where they go."""
 
-    __slots__ = ("link", "sink", "source")
+    __slots__ = ("chain", "forward", "link", "sink", "source")
 
-    def __init__(self, source: int, sink: int, link: Link) -> None:
+    def __init__(
+        self, source: int, sink: int, link: Link, chain: Chain | None, forward: bool
+    ) -> None:
         self.source = source
         self.sink = sink
         self.link = link
+        self.chain = chain
+        """The middleboxes of the path, None without any; both directions have the same."""
+        self.forward = forward
 
     def collect(self, now: int) -> None:
         """Read what has come, at most a batch."""
@@ -57,6 +64,10 @@ class _Wire:
     def deliver(self, now: int) -> int:
         """Write what is due; how many packets that was."""
         due = self.link.dequeue(now)
+        if self.chain is not None:
+            for packet in due:
+                self._pass_on(self.chain.process(now // 1000, packet, self.forward))
+            return len(due)
         sink = self.sink
         for packet in due:
             try:
@@ -64,6 +75,22 @@ class _Wire:
             except OSError:
                 self.link.stats.drops_refused += 1
         return len(due)
+
+    def run_boxes(self, now: int) -> int:
+        """Let the middleboxes do what is due; when they want to be called again, 0 for never."""
+        if self.chain is None or not self.forward:
+            return 0
+        if self.chain.next_deadline() * 1000 <= now:
+            self._pass_on(self.chain.handle_timeout(now // 1000))
+        deadline = self.chain.next_deadline()
+        return deadline * 1000 if deadline < NEVER else 0
+
+    def _pass_on(self, outputs: list[tuple[bool, bytes]]) -> None:
+        for forward, packet in outputs:
+            try:
+                os.write(self.sink if forward == self.forward else self.source, packet)
+            except OSError:
+                self.link.stats.drops_refused += 1
 
 
 class _Emulator:
@@ -103,6 +130,10 @@ class _Emulator:
                 due = wire.link.next_deadline()
                 if due is not None and (due < deadline or not deadline):
                     deadline = due
+                if wire.chain is not None:
+                    due = wire.run_boxes(now)
+                    if due and (due < deadline or not deadline):
+                        deadline = due
             if not deadline:
                 continue
             if delivered:
@@ -151,14 +182,19 @@ class _Emulator:
                     for name, (forward, backward) in self.paths.items()
                 }
             }
+        if request["op"] == "boxes":
+            chain = self.paths[request["path"]][0].chain
+            return {"boxes": [box.counters for box in chain.boxes] if chain is not None else []}
         raise ValueError(f"unknown operation {request['op']!r}")
 
     def add_path(self, path: dict[str, Any]) -> None:
         left, right = path["devices"]
         there, back = (LinkChange(**change) for change in path["link"])
         # Each direction draws its mishaps from a sequence of its own.
-        forward = _Wire(left, right, Link(there, seed=f"{path['seed']} forward"))
-        backward = _Wire(right, left, Link(back, seed=f"{path['seed']} backward"))
+        specs = [BoxSpec(**box) for box in path["boxes"]]
+        chain = make_chain(specs, path["seed"]) if specs else None
+        forward = _Wire(left, right, Link(there, seed=f"{path['seed']} forward"), chain, True)
+        backward = _Wire(right, left, Link(back, seed=f"{path['seed']} backward"), chain, False)
         self.paths[path["name"]] = (forward, backward)
         for wire in (forward, backward):
             os.set_blocking(wire.source, False)

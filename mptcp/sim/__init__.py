@@ -12,6 +12,7 @@ from mptcp.sim.router import Router
 from mptcp.sim.series import Series
 from mptcp.sim.topology import dumbbell
 from mptcp.tun.linkem import LinkChange, lte_trace
+from mptcp.tun.middlebox import box_spec
 
 __all__ = [
     "Bulk",
@@ -28,6 +29,7 @@ __all__ = [
     "Sink",
     "StripOption",
     "Way",
+    "box_spec",
     "dumbbell",
     "lte_trace",
 ]

@@ -1,7 +1,8 @@
 """Middleboxes: something between two links that looks at packets and may change what goes on.
 
 A box is a subclass of `Middlebox`; `Simulation.middlebox(box)` makes the node, and two calls of
-`Simulation.connect` put it between two links. It knows no addresses and answers to none.
+`Simulation.connect` put it between two links. It knows no addresses and answers to none. The boxes
+of `mptcp.tun.middlebox`, which the link emulator knows too, may be given to `middlebox` directly.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from mptcp.sim.agenda import NEVER
 from mptcp.sim.direction import Direction
-from mptcp.wire import ParseError
-from mptcp.wire.checksum import finish, ones_sum, pseudo_sum
-from mptcp.wire.ip import TCP, parse_ip
+from mptcp.tun.middlebox import Box, TcpPacket
 
 if TYPE_CHECKING:
-    from mptcp.sim.agenda import Agenda
+    from mptcp.sim.agenda import Action, Agenda
 
 
 class Way(Enum):
@@ -58,30 +58,44 @@ class StripOption(Middlebox):
 
     def process(self, now: int, packet: bytes, direction: Way) -> Sequence[Output]:
         """See `Middlebox`."""
-        try:
-            ip = parse_ip(memoryview(packet))
-        except ParseError:
+        segment = TcpPacket.read(packet)
+        if segment is None or not segment.remove(self.kind):
             return [packet]
-        if ip.protocol != TCP or ip.is_fragment or ip.end - ip.offset < 20:
-            return [packet]
-        changed = bytearray(packet)
-        at, end = ip.offset + 20, min(ip.offset + (packet[ip.offset + 12] >> 4 << 2), ip.end)
-        touched = False
-        while at + 1 < end and changed[at] != 0:
-            size = 1 if changed[at] == 1 else changed[at + 1]
-            if size == 0:
-                break
-            if changed[at] == self.kind:
-                changed[at : at + size] = b"\1" * size
-                touched = True
-            at += size
-        if not touched:
-            return [packet]
-        changed[ip.offset + 16 : ip.offset + 18] = b"\0\0"
-        segment = changed[ip.offset : ip.end]
-        total = ones_sum(segment) + pseudo_sum(ip.src, ip.dst, TCP, len(segment))
-        changed[ip.offset + 16 : ip.offset + 18] = finish(total).to_bytes(2, "big")
-        return [bytes(changed)]
+        return [segment.write()] if segment.intact else []
+
+
+class Boxed(Middlebox):
+    """A box of `mptcp.tun.middlebox`, which the link emulator has too."""
+
+    def __init__(self, box: Box) -> None:
+        self.box = box
+        self._scheduled = NEVER
+
+    def process(self, now: int, packet: bytes, direction: Way) -> Sequence[Output]:
+        """See `Middlebox`."""
+        forward = direction is Way.FORWARD
+        onward: list[Output] = []
+        for way, output in self.box.process(now, packet, forward):
+            if way == forward:
+                onward.append(output)
+            else:
+                self.send(output, direction.opposite)
+        self._arm()
+        return onward
+
+    def _arm(self) -> None:
+        deadline = self.box.next_deadline()
+        if deadline < self._scheduled and self.node is not None:
+            self._scheduled = deadline
+            self.node.call_at(deadline, self._timeout)
+
+    def _timeout(self, at: int) -> None:
+        if at != self._scheduled or self.node is None:
+            return  # an earlier entry has taken its place
+        self._scheduled = NEVER
+        for way, output in self.box.handle_timeout(self.node.now):
+            self.send(output, Way.FORWARD if way else Way.BACKWARD)
+        self._arm()
 
 
 class BoxNode:
@@ -108,6 +122,15 @@ class BoxNode:
                 self.send(way, *output)
             else:
                 self.send(way, output)
+
+    @property
+    def now(self) -> int:
+        """Virtual time in microseconds."""
+        return self._agenda.now
+
+    def call_at(self, at: int, action: Action) -> None:
+        """Call `action(at)` then."""
+        self._agenda.at(at, action)
 
     def send(self, way: Way, packet: bytes, at: int | None = None) -> None:
         """Send a packet on, now or later."""

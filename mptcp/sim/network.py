@@ -32,7 +32,7 @@ from mptcp.sim.agenda import Agenda
 from mptcp.sim.direction import Direction
 from mptcp.sim.failure import explain_failure
 from mptcp.sim.host import SimHost
-from mptcp.sim.middlebox import BoxNode, Middlebox
+from mptcp.sim.middlebox import Boxed, BoxNode, Middlebox
 from mptcp.sim.recording import FileRecorder, Recorder, attach
 from mptcp.sim.router import Router
 from mptcp.sim.routing import find_routes
@@ -40,6 +40,7 @@ from mptcp.sim.series import Series
 from mptcp.stack import Stack
 from mptcp.tcp.host import Interface
 from mptcp.tun.linkem import Link, LinkChange
+from mptcp.tun.middlebox import Box, BoxSpec, make_box
 from mptcp.wire.icmp import MIN_MTU_IPV4
 
 __all__ = ["Direction", "Path", "SimHost", "Simulation"]
@@ -102,10 +103,16 @@ class Simulation:
         self.routers.append(router)
         return router
 
-    def middlebox(self, box: Middlebox, name: str = "") -> BoxNode:
-        """Add a middlebox, to be connected twice; the first link is where "forward" begins."""
+    def middlebox(self, box: Middlebox | Box | BoxSpec, name: str = "") -> BoxNode:
+        """Add a middlebox, to be connected twice; the first link is where "forward" begins.
+
+        One that is given by name draws its chances from this simulation's seed.
+        """
         self.intact = False
-        return BoxNode(self.agenda, name or type(box).__name__.lower(), box)
+        if isinstance(box, BoxSpec):
+            box = make_box(box, self.random.getrandbits(32))
+        held = Boxed(box) if isinstance(box, Box) else box
+        return BoxNode(self.agenda, name or type(box).__name__.lower(), held)
 
     def connect(
         self,

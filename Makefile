@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COMPILED := build/compiled/.ready
 PEER ?= ours
 SESSIONS ?= 200000
 SEED ?= 0
 
-.PHONY: setup demo test soak lint clean system
+.PHONY: setup compiled demo test test-both soak lint clean system
 
 setup: $(VENV)/.ready
 
@@ -22,6 +23,13 @@ $(VENV)/.ready: $(VENV)/.core
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench,test,dev]'
 	@touch $@
 
+# The protocol core through mypyc: what runs uses it until a source changes (see mptcp/compiled.py).
+compiled: $(COMPILED)
+
+$(COMPILED): setup.py $(wildcard mptcp/*.py mptcp/tcp/*.py mptcp/wire/*.py) | $(VENV)/.ready
+	MPTCP_COMPILE=1 $(BIN)/python setup.py -q build_ext --build-lib build/compiled
+	@touch $@
+
 # tshark, tcpdump and iproute2 (tests' independent witnesses) come from the distribution; without them those tests skip.
 system:
 	@sh tools/system-packages.sh
@@ -29,17 +37,23 @@ system:
 demo: $(VENV)/.core
 	$(BIN)/python -m demo --peer $(PEER)
 
-# First what shows the branches of wire/ and tcp/, counted; then all else that does not measure time
-# (coverage slows what it watches); then what does, by itself.
-test: setup system
-	$(BIN)/python -m pytest -q -n 2 -m counted --cov=mptcp.wire --cov=mptcp.tcp --cov-report=
-	$(BIN)/python -m pytest -q -n 2 -m "not counted and not realtime"
-	$(BIN)/python -m pytest -q -m realtime
+# First, from the sources, what shows the branches of wire/ and tcp/ (counted: coverage slows what it
+# watches) and what looks into the core; then, compiled, all else that does not measure time; then
+# what does, by itself.
+test: setup compiled system
+	MPTCP_COMPILED=0 $(BIN)/python -m pytest -q -n 2 -m "counted or interpreted" --cov=mptcp.wire --cov=mptcp.tcp --cov-report=
+	MPTCP_COMPILED=1 $(BIN)/python -m pytest -q -n 2 -m "not (counted or interpreted or realtime)"
+	MPTCP_COMPILED=1 $(BIN)/python -m pytest -q -m realtime
 	$(BIN)/coverage report --include='mptcp/wire/*' --fail-under=100
 	$(BIN)/coverage report --include='mptcp/tcp/*' --fail-under=95
 
+# All of it from the sources, and all that can be with the compiled core.
+test-both: setup compiled system
+	MPTCP_COMPILED=0 $(BIN)/python -m pytest -q -n 2 -m "not realtime"
+	MPTCP_COMPILED=1 $(BIN)/python -m pytest -q -n 2 -m "not realtime"
+
 # Random sessions through a hostile network, each checked against a model (see soak/).
-soak: setup
+soak: setup compiled
 	$(BIN)/python -m soak --sessions $(SESSIONS) --seed $(SEED)
 
 lint: setup

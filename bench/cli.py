@@ -220,6 +220,6 @@ def _print(reports: list[Report], described: dict[str, object]) -> None:
             out.print(f"  {verdict}", highlight=False)
     print(
         f"  Linux {described['kernel']}, {described['cpus']} CPUs ({described['processor']}), "
-        f"{described['implementation']} {described['python']}, "
+        f"{described['implementation']} {described['python']}, core {described['core']}, "
         f"load before {described['load_before']}"
     )

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from mptcp.compiled import is_compiled
+
 SCHEMA: Final = 1
 
 
@@ -142,6 +144,7 @@ def machine() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
+        "core": "compiled" if is_compiled() else "interpreted",
         "load_before": round(os.getloadavg()[0], 2),
     }
 

@@ -14,8 +14,12 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
-from mptcp import errors
-from mptcp.config import Config
+from mptcp import compiled
+
+compiled.use(__path__)
+
+from mptcp import errors  # noqa: E402 (the choice comes first)
+from mptcp.config import Config  # noqa: E402
 
 if TYPE_CHECKING:
     from mptcp.daemon.client import DaemonServer

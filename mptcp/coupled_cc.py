@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mypy_extensions import mypyc_attr
+
 from mptcp.tcp.congestion import CongestionControl, controllers, slow_start
 
 
@@ -40,7 +42,7 @@ def lia_increase(alpha: float, acked: int, mss: int, cwnd: int, cwnd_total: int)
     return min(alpha * acked * mss / cwnd_total, acked * mss / cwnd)
 
 
-@controllers.register("lia")
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Lia(CongestionControl):
     """RFC 6356: Linked Increases."""
 
@@ -69,3 +71,6 @@ class Lia(CongestionControl):
         whole = int(self.credit)
         self.credit -= whole
         self.cwnd += whole
+
+
+controllers.add("lia", Lia)

@@ -24,11 +24,15 @@ class Registry(Generic[T]):
     def register(self, name: str) -> Callable[[T], T]:
         """Class decorator: make the policy available as `name` (the last registration wins)."""
 
-        def add(factory: T) -> T:
-            self._factories[name] = factory
+        def decorate(factory: T) -> T:
+            self.add(name, factory)
             return factory
 
-        return add
+        return decorate
+
+    def add(self, name: str, factory: T) -> None:
+        """As `register`, without a decorator: mypyc makes a slow class of one that has any."""
+        self._factories[name] = factory
 
     def unregister(self, name: str) -> None:
         """Take a policy away again (tests). Raises KeyError for an unknown name."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+from mypy_extensions import mypyc_attr
+
 from mptcp.registry import Registry
 
 
@@ -32,6 +34,7 @@ class PathView(Protocol):
 P = TypeVar("P", bound=PathView)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Scheduler:
     """Base class and contract; one object per connection."""
 
@@ -52,7 +55,7 @@ class Scheduler:
 schedulers: Registry[type[Scheduler]] = Registry("scheduler", "mptcp.schedulers")
 
 
-@schedulers.register("minrtt")
+@mypyc_attr(allow_interpreted_subclasses=True)
 class MinRtt(Scheduler):
     """Lowest smoothed RTT first, the others when its window is full (Linux's old default).
 
@@ -61,3 +64,6 @@ class MinRtt(Scheduler):
 
     def select(self, ready: Sequence[P], queued: int) -> P | None:
         return min(ready, key=lambda path: (path.backup, path.srtt, path.path_index))
+
+
+schedulers.add("minrtt", MinRtt)

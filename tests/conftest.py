@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mptcp.compiled import is_compiled
 from mptcp.tun.netns import Namespace, require_namespaces
 
 COUNTED = ("wire", "tcp", "conformance")
@@ -35,6 +36,12 @@ def _skip_without_namespaces(request: pytest.FixtureRequest) -> None:
         reason = _reason()
         if reason is not None:
             pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _skip_when_compiled(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("interpreted") is not None and is_compiled():
+        pytest.skip("for the sources: set MPTCP_COMPILED=0")
 
 
 @pytest.fixture

@@ -49,7 +49,16 @@ LAYERS = [
     {"events", "fallback", "socket_options", "subflow", "subflow_input", "subflow_options"},
     {"dispatcher", "membership", "meta_socket", "paths", "receiving"},
     {"accepting", "icmp_errors", "info", "opening", "ports", "stack"},
-    {"sim", "driver", "engine", "engine_interfaces", "engine_timer", "transport", "streams"},
+    {
+        "sim",
+        "compiled",
+        "driver",
+        "engine",
+        "engine_interfaces",
+        "engine_timer",
+        "transport",
+        "streams",
+    },
     {"daemon"},
 ]
 """`wire <- tcp <- {subflow, ...} <- meta_socket <- stack <- {sim, engine} <- {streams, daemon}`: a

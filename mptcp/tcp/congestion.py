@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from mypy_extensions import mypyc_attr
+
 from mptcp.registry import Registry
 from mptcp.tcp.hystart import HyStart
 
 INFINITE_SSTHRESH: Final = 1 << 62
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class CongestionControl:
     """Base class and contract. `siblings` are the controllers of the connection's live subflows.
 
@@ -156,7 +159,7 @@ def slow_start(control: CongestionControl, acked: int) -> int:
     return acked - used
 
 
-@controllers.register("newreno")
+@mypyc_attr(allow_interpreted_subclasses=True)
 class NewReno(CongestionControl):
     """RFC 5681 with appropriate byte counting (RFC 3465): one MSS per window acknowledged.
 
@@ -190,3 +193,6 @@ class NewReno(CongestionControl):
     def on_timeout(self, flight_size: int, *, first: bool) -> None:
         super().on_timeout(flight_size, first=first)
         self.credit = 0
+
+
+controllers.add("newreno", NewReno)

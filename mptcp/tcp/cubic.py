@@ -28,6 +28,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from mptcp.tcp.congestion import CongestionControl, controllers, slow_start
 from mptcp.tcp.hystart import HyStart
 
@@ -62,7 +64,7 @@ def time_to_plateau(distance: int, mss: int) -> int:
     return cube_root(distance * 5 * 10**18 // (2 * mss))
 
 
-@controllers.register("cubic")
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Cubic(CongestionControl):
     """RFC 9438 with HyStart++ for the first slow start (§4.10)."""
 
@@ -183,3 +185,6 @@ class Cubic(CongestionControl):
         else:
             self._before = self._cubic_before = None
             self.in_recovery = False
+
+
+controllers.add("cubic", Cubic)

@@ -56,13 +56,15 @@ class IcmpError:
     """Length of the quoted packet as it was sent, IP header included; 0 when not known."""
 
 
-@dataclass(slots=True)
 class EchoRequest:
     """A ping; `payload` is a view on the packet."""
 
-    identifier: int
-    sequence: int
-    payload: memoryview
+    __slots__ = ("identifier", "payload", "sequence")
+
+    def __init__(self, identifier: int, sequence: int, payload: memoryview) -> None:
+        self.identifier = identifier
+        self.sequence = sequence
+        self.payload = payload
 
 
 # (type, code) -> kind; a code that is not listed takes what is under (type, None).

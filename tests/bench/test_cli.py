@@ -36,7 +36,7 @@ def bench(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[s
 def check_schema(found: dict[str, Any], names: list[str]) -> None:
     assert set(found) == {"schema", "started", "machine", "scenarios"}
     assert found["schema"] == 1
-    assert {"kernel", "cpus", "python", "processor"} <= set(found["machine"])
+    assert {"kernel", "cpus", "python", "processor", "core"} <= set(found["machine"])
     assert [entry["scenario"] for entry in found["scenarios"]] == names
     for entry in found["scenarios"]:
         assert set(entry) == {"scenario", "title", "settings", "rows", "notes", "verdicts"}

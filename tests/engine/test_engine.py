@@ -274,6 +274,7 @@ async def test_an_engine_starts_again(pair: Pair) -> None:
         assert await exchange(*await pair.a.open_connection(B, 5001), b"again") == b"again"
 
 
+@pytest.mark.interpreted
 async def test_an_error_of_ours_is_logged_once_a_second_and_the_rest_goes_on(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

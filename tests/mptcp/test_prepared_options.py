@@ -10,6 +10,8 @@ from mptcp.sim import Simulation
 from mptcp.tcp import output
 from mptcp.tcp.chunks import SentChunk
 
+pytestmark = pytest.mark.interpreted
+
 
 @pytest.mark.parametrize("offload", [False, True])
 def test_prepared_equals_general(monkeypatch: pytest.MonkeyPatch, offload: bool) -> None:

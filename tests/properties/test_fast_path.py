@@ -29,6 +29,8 @@ from soak import session
 from soak.scenario import Scenario, Side
 from tests.properties.strategies import scenarios
 
+pytestmark = pytest.mark.interpreted
+
 ATOMS = (int, float, str, bytes, bool, type(None), type, enum.Enum, FunctionType, ModuleType)
 CALLABLE = (MethodType, BuiltinMethodType)
 

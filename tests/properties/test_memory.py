@@ -29,6 +29,8 @@ from tests.options import Mss
 from tests.peer import Peer, Wire, ms, seconds
 from tests.properties.test_fast_path import variables
 
+pytestmark = pytest.mark.interpreted
+
 SHARED = (
     type, enum.Enum, ModuleType, FunctionType, CodeType, MethodType, BuiltinFunctionType
 )  # fmt: skip

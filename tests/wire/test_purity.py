@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import mptcp.keys
 import mptcp.wire
 
@@ -18,6 +20,7 @@ ALLOWED = {
 }
 
 
+@pytest.mark.interpreted
 def test_imports() -> None:
     """Only the standard library's pure parts, and nothing of the project above `wire`."""
     sources = sorted(Path(mptcp.wire.__path__[0]).glob("*.py"))

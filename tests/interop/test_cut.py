@@ -58,6 +58,7 @@ def cut_and_restore(network: Lab, path: int) -> int:
     return before
 
 
+@pytest.mark.row("D10", "D15", kernel=True)
 @pytest.mark.parametrize(
     ("peer", "we_send", "path"),
     [

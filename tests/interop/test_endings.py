@@ -39,6 +39,7 @@ def play(
         return node.result(), kernel.result()
 
 
+@pytest.mark.row("D11", "D12", "F10", kernel=True)
 @pytest.mark.parametrize("we_connect", [True, False], ids=["to-kernel", "from-kernel"])
 @pytest.mark.parametrize("we_end_first", [True, False], ids=["we-end-first", "kernel-ends-first"])
 def test_half_close(network: Lab, we_connect: bool, we_end_first: bool) -> None:
@@ -51,6 +52,7 @@ def test_half_close(network: Lab, we_connect: bool, we_end_first: bool) -> None:
     assert (first["received"], first["received_digest"]) == (3 * MIB, second["sent_digest"])
 
 
+@pytest.mark.row("F1", kernel=True)
 @pytest.mark.parametrize("protocol", ["mptcp", "tcp"])
 @pytest.mark.parametrize("we_connect", [True, False], ids=["to-kernel", "from-kernel"])
 def test_the_kernel_resets(network: Lab, we_connect: bool, protocol: str) -> None:
@@ -73,6 +75,7 @@ def test_the_kernel_resets(network: Lab, we_connect: bool, protocol: str) -> Non
         assert (fast, seen) == (0, 0)
 
 
+@pytest.mark.row("F1", kernel=True)
 @pytest.mark.parametrize("protocol", ["mptcp", "tcp"])
 @pytest.mark.parametrize("we_connect", [True, False], ids=["to-kernel", "from-kernel"])
 def test_we_reset(network: Lab, we_connect: bool, protocol: str) -> None:

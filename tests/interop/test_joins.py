@@ -18,6 +18,7 @@ pytestmark = pytest.mark.netns
 MIB: Final = 1 << 20
 
 
+@pytest.mark.row("A2", "A4", kernel=True)
 def test_an_address_that_comes_before_the_first_dss(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel announces right after the handshake: the join need not wait for anything else."""
     monkeypatch.setattr(builtin, "GRACE_US", 60_000_000)
@@ -32,6 +33,7 @@ def test_an_address_that_comes_before_the_first_dss(monkeypatch: pytest.MonkeyPa
             drive([ours], lambda: len(ours.subflows) == 2, patience=10.0)
 
 
+@pytest.mark.row("J1", "J2", "J5", kernel=True)
 def test_the_kernel_joins_from_its_second_address() -> None:
     """An endpoint with the flag `subflow`: from there to our first address."""
     ours: Script = [["trade", 1000], ["subflows", 2], ["send", 1000], ["exchange", 4 * MIB]]
@@ -51,6 +53,7 @@ def test_the_kernel_joins_from_its_second_address() -> None:
     assert bad_counters(near["counters"]) == {}
 
 
+@pytest.mark.row("A2", "A4", "A5", kernel=True)
 def test_full_mesh_to_the_kernel() -> None:
     """Every pair of two addresses each: four subflows, and the kernel counts them alike."""
     ours: Script = [["trade", 1000], ["subflows", 4], ["send", 1000], ["exchange", 4 * MIB]]
@@ -73,6 +76,7 @@ def test_full_mesh_to_the_kernel() -> None:
     assert bad_counters(after, before) == {}
 
 
+@pytest.mark.row("A8", kernel=True)
 @pytest.mark.parametrize("we_connect", [True, False], ids=["to-kernel", "from-kernel"])
 def test_the_kernel_withdraws_an_address(we_connect: bool) -> None:
     """REMOVE_ADDR ends that subflow; the connection goes on over the other."""

@@ -68,6 +68,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
+@pytest.mark.row("F11", kernel=True)
 @PROTOCOLS
 async def test_data_in_our_syn(kernel: Namespace, protocol: int, tmp_path: Path) -> None:
     """RFC 7413 §4.2.1 (with RFC 8684 appendix B): the kernel gives a cookie and takes the data."""
@@ -109,6 +110,7 @@ def request(namespace: Namespace, protocol: int, size: int) -> bytes:
     return received[: len(REQUEST)]
 
 
+@pytest.mark.row("F11", kernel=True)
 @PROTOCOLS
 async def test_data_in_the_kernels_syn(kernel: Namespace, protocol: int, tmp_path: Path) -> None:
     """RFC 7413 §4.2.2: our cookie comes back with data, which is taken before the handshake."""

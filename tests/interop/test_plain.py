@@ -17,6 +17,7 @@ SIZE: Final = 8 << 20
 EXCHANGE: Final[Script] = [["exchange", SIZE]]
 
 
+@pytest.mark.row("I16", kernel=True)
 @pytest.mark.parametrize("enabled", [0, 1], ids=["disabled", "plain-socket"])
 @pytest.mark.parametrize("families", [(4, 4), (6, 6)], ids=["v4", "v6"])
 @pytest.mark.parametrize("we_connect", [True, False], ids=["to-kernel", "from-kernel"])
@@ -40,6 +41,7 @@ def test_a_kernel_without_mptcp(families: tuple[int, ...], enabled: int, we_conn
         assert "MPTcpExtMPJoinSynTx" not in ours["counters"]
 
 
+@pytest.mark.row("I16", kernel=True)
 @pytest.mark.parametrize("we_connect", [True, False], ids=["to-kernel", "from-kernel"])
 def test_mptcp_is_off_here(we_connect: bool) -> None:
     """The kernel's MPTCP socket falls back when this stack speaks TCP only."""

@@ -88,6 +88,25 @@ def check_wires(network: Lab, before: list[tuple[int, int]], report: dict[str, A
             assert least <= carried <= 1.3 * least + 0.05 * total, (path, wire, payload)
 
 
+@pytest.mark.row(
+    "I3",
+    "I6",
+    "I8",
+    "I13",
+    "I19",
+    "J1",
+    "J2",
+    "J4",
+    "J5",
+    "J8",
+    "D2",
+    "D6",
+    "D8",
+    "D11",
+    "D12",
+    "F4",
+    kernel=True,
+)
 @pytest.mark.parametrize("offload", OFFLOAD)
 @pytest.mark.parametrize("families", FAMILIES, ids=NAMES)
 @pytest.mark.parametrize("we_connect", [True, False], ids=["to-kernel", "from-kernel"])

@@ -86,6 +86,7 @@ def test_isn_below_the_wrap_with_the_kernel(families: tuple[int, ...], we_connec
             assert max(subflow.snd.nxt for subflow in ours.subflows) > (1 << 32) + MIB
 
 
+@pytest.mark.row("I19", "D6", kernel=True)
 @pytest.mark.parametrize("dsn_64", [True, False], ids=["dsn64", "dsn32"])
 @pytest.mark.parametrize("we_connect", [True, False], ids=["to-kernel", "from-kernel"])
 def test_idsn_below_the_32_bit_wrap_with_the_kernel(we_connect: bool, dsn_64: bool) -> None:

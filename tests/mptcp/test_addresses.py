@@ -48,6 +48,7 @@ def server(**changes: object) -> tuple[Wire, Peer, MetaSocket]:
 # -- announcing -----------------------------------------------------------------------------------
 
 
+@pytest.mark.row("A2")
 def test_server_announces_its_other_address() -> None:
     """§3.4.1: ADD_ADDR on a pure ACK, with the rightmost 64 bits of the HMAC; never the first
     address again."""
@@ -59,6 +60,7 @@ def test_server_announces_its_other_address() -> None:
     assert option.address_id != 0
 
 
+@pytest.mark.row("A2")
 def test_known_answer() -> None:
     """Checklist §2.6: ADD_ADDR from A, id 2, 192.0.2.33, no port."""
     key_a, key_b = bytes.fromhex("0102030405060708"), bytes.fromhex("1112131415161718")
@@ -67,6 +69,7 @@ def test_known_answer() -> None:
     )
 
 
+@pytest.mark.row("A4")
 def test_announcement_is_repeated_until_echoed() -> None:
     """§3.4.1: retransmitted by local policy: doubling, a few times, until the echo."""
     wire, caller, _ = server(add_addr_retries=3, add_addr_timeout_us=seconds(1))
@@ -80,6 +83,7 @@ def test_announcement_is_repeated_until_echoed() -> None:
     caller.expect_nothing(until=wire.time + seconds(100))
 
 
+@pytest.mark.row("A4")
 def test_echo_ends_the_repetition() -> None:
     """§3.4.1: the echo has E=1, the same id and address, no HMAC."""
     wire, caller, _ = server()
@@ -116,6 +120,7 @@ def test_new_interface_is_announced() -> None:
     assert option.address == parse_address("10.0.1.1")
 
 
+@pytest.mark.row("A8")
 def test_lost_interface_is_withdrawn() -> None:
     """§3.4.2: REMOVE_ADDR with the id that was announced."""
     wire, caller, _ = server()
@@ -129,6 +134,7 @@ def test_lost_interface_is_withdrawn() -> None:
 # -- hearing --------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("A4", "A5")
 @pytest.mark.parametrize("port", [None, 8080])
 def test_announced_address_is_echoed_and_joined(wire: Wire, peer: Peer, port: int | None) -> None:
     """§3.4.1: echo (E=1, no HMAC); join the address, at the first subflow's port if none given."""
@@ -141,6 +147,7 @@ def test_announced_address_is_echoed_and_joined(wire: Wire, peer: Peer, port: in
     assert len(connection.subflows) == 2
 
 
+@pytest.mark.row("A3")
 @pytest.mark.parametrize("what", ["hmac", "key", "port"])
 def test_wrong_hmac_is_ignored(wire: Wire, peer: Peer, what: str) -> None:
     """§3.4.1: silently: no echo, no join."""
@@ -158,6 +165,7 @@ def test_wrong_hmac_is_ignored(wire: Wire, peer: Peer, what: str) -> None:
     assert wire.stack.counters["MPTcpExtAddAddrHMacFailure"] == 1
 
 
+@pytest.mark.row("A4", "A7")
 def test_repeated_announcement_is_echoed_again(wire: Wire, peer: Peer) -> None:
     """Our echo was lost: the same ADD_ADDR again gets an echo again, and no second subflow."""
     connection = peer.handshake(mptcp=True)
@@ -170,6 +178,7 @@ def test_repeated_announcement_is_echoed_again(wire: Wire, peer: Peer) -> None:
     assert len(connection.subflows) == 2
 
 
+@pytest.mark.row("A1")
 def test_an_identifier_keeps_its_address(wire: Wire, peer: Peer) -> None:
     """§3.4.1 (A1): the same id with another address is not taken before a REMOVE_ADDR."""
     connection = peer.handshake(mptcp=True)
@@ -224,6 +233,7 @@ def test_remove_addr_closes_its_subflow(wire: Wire, peer: Peer) -> None:
     again.accept_join()
 
 
+@pytest.mark.row("A8")
 def test_remove_of_an_unknown_address(wire: Wire, peer: Peer) -> None:
     """§3.4.2: an id that is not known is ignored."""
     connection = peer.handshake(mptcp=True)
@@ -234,6 +244,7 @@ def test_remove_of_an_unknown_address(wire: Wire, peer: Peer) -> None:
     assert connection.recv() == b"still"
 
 
+@pytest.mark.row("A8")
 def test_remove_of_the_only_address_in_use(wire: Wire, peer: Peer) -> None:
     """§3.4.2: an address whose path still answers SHOULD NOT be removed: this ACK came by it."""
     connection = peer.handshake(mptcp=True)
@@ -276,6 +287,7 @@ def with_backup(caller: Peer, backup: bool) -> Peer:
     return flow
 
 
+@pytest.mark.row("D17")
 def test_backup_is_idle_while_the_regular_path_works(caller: Peer) -> None:
     """§3.3.8: B=1 in MP_JOIN: data on it only when no regular subflow is usable."""
     connection = caller.handshake(active=False, mptcp=True, rtt=ms(50))
@@ -287,6 +299,7 @@ def test_backup_is_idle_while_the_regular_path_works(caller: Peer) -> None:
         caller.send(ACK)
 
 
+@pytest.mark.row("D17")
 def test_backup_takes_over(wire: Wire, caller: Peer) -> None:
     """§3.3.8: the regular path fails: the backup carries the data."""
     connection = caller.handshake(active=False, mptcp=True, rtt=ms(50))
@@ -297,6 +310,7 @@ def test_backup_takes_over(wire: Wire, caller: Peer) -> None:
     assert any(seen.data for seen in flow.drain())
 
 
+@pytest.mark.row("D17")
 def test_mp_prio_changes_the_priority(wire: Wire, caller: Peer) -> None:
     """§3.3.8: MP_PRIO on a subflow makes it backup, and regular again."""
     connection = caller.handshake(active=False, mptcp=True, rtt=ms(50))
@@ -311,6 +325,7 @@ def test_mp_prio_changes_the_priority(wire: Wire, caller: Peer) -> None:
     assert any(seen.data for seen in flow.drain())
 
 
+@pytest.mark.row("D17")
 def test_only_backups(wire: Wire, caller: Peer) -> None:
     """§3.3.8: with nothing but backup subflows they are used."""
     connection = caller.handshake(active=False, mptcp=True, rtt=ms(50))

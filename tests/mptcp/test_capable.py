@@ -26,6 +26,7 @@ def answer(peer: Peer, option: Emits | None = None) -> None:
     peer.mptcp = True
 
 
+@pytest.mark.row("I3", "I6", "I10", "I12")
 def test_active_open(wire: Wire, peer: Peer) -> None:
     """SYN with version and flags only (4 bytes), third ACK with both keys (20 bytes)."""
     connection = wire.stack.connect("10.0.0.2", 80)
@@ -39,6 +40,7 @@ def test_active_open(wire: Wire, peer: Peer) -> None:
     assert Connected(connection) in wire.take_events()
 
 
+@pytest.mark.row("I3", "I10", "I12")
 def test_passive_open(wire: Wire, caller: Peer) -> None:
     """SYN/ACK with our key (12 bytes); accepted with the third ACK."""
     caller.send(SYN, options=[Mss(1400), MpCapable()])
@@ -52,6 +54,7 @@ def test_passive_open(wire: Wire, caller: Peer) -> None:
     assert not accepted[0].connection.fallback
 
 
+@pytest.mark.row("I6")
 def test_first_data_repeats_the_keys(wire: Wire, peer: Peer) -> None:
     """§3.1: first data carries MP_CAPABLE with the data length (22 bytes), in place of a DSS."""
     connection = peer.handshake(mptcp=True, confirm=False)
@@ -82,6 +85,7 @@ def test_first_data_is_one_segment(offload: bool, timestamps: bool) -> None:
     assert sum(len(seen.data) for seen in [first, *rest]) == 10_000
 
 
+@pytest.mark.row("I6", "F4")
 def test_first_data_retransmission(wire: Wire, peer: Peer) -> None:
     """§3.1: until it is confirmed every retransmission of the first data has MP_CAPABLE again."""
     connection = peer.handshake(mptcp=True, confirm=False, rtt=ms(10))
@@ -91,6 +95,7 @@ def test_first_data_retransmission(wire: Wire, peer: Peer) -> None:
     assert again.option(MpCapable) == first.option(MpCapable)
 
 
+@pytest.mark.row("I7", "D2")
 def test_first_data_resent_after_confirmation_is_the_same_mapping(wire: Wire, peer: Peer) -> None:
     """§3.1: MP_CAPABLE and DSS are interchangeable: DSN 1, SSN 1, the same length."""
     connection = peer.handshake(mptcp=True, confirm=False, rtt=ms(10))
@@ -116,6 +121,7 @@ def test_dss_after_confirmation(wire: Wire, peer: Peer) -> None:
     assert (seen.dss.ssn, seen.dss.length) == (1, 10)
 
 
+@pytest.mark.row("I7")
 def test_server_speaks_first(wire: Wire, peer: Peer) -> None:
     """§3.1, figure 5: B's data with a DSS confirms; A answers with a DSS."""
     connection = peer.handshake(mptcp=True, confirm=False)
@@ -127,6 +133,7 @@ def test_server_speaks_first(wire: Wire, peer: Peer) -> None:
     assert not connection.fallback
 
 
+@pytest.mark.row("I7", "I19")
 def test_our_server_speaks_first(wire: Wire, caller: Peer) -> None:
     """The other role: our first data goes with a DSS, DSN IDSN + 1, SSN 1."""
     connection = caller.handshake(active=False, mptcp=True, confirm=False)
@@ -137,6 +144,7 @@ def test_our_server_speaks_first(wire: Wire, caller: Peer) -> None:
     assert connection.tx.used == 0
 
 
+@pytest.mark.row("I6", "I19")
 def test_first_data_received(wire: Wire, caller: Peer) -> None:
     """MP_CAPABLE with data length maps the first bytes; the answer is a DSS with a DATA_ACK."""
     connection = caller.handshake(active=False, mptcp=True, confirm=False)
@@ -147,6 +155,7 @@ def test_first_data_received(wire: Wire, caller: Peer) -> None:
     assert connection.confirmed
 
 
+@pytest.mark.row("I7")
 @pytest.mark.parametrize("twice", ["capable", "dss"])
 def test_first_data_received_twice(wire: Wire, caller: Peer, twice: str) -> None:
     """§3.1: a receiver MUST tolerate duplicate mappings, in either form."""
@@ -162,6 +171,7 @@ def test_first_data_received_twice(wire: Wire, caller: Peer, twice: str) -> None
     assert not connection.fallback
 
 
+@pytest.mark.row("I6")
 def test_lost_third_ack(wire: Wire, caller: Peer) -> None:
     """§3.1: the third ACK is lost; MP_CAPABLE with the first data completes the handshake."""
     caller.send(SYN, options=[Mss(1400), MpCapable()])
@@ -187,6 +197,7 @@ def test_data_overtakes_the_keys(wire: Wire, caller: Peer) -> None:
     assert not meta.fallback
 
 
+@pytest.mark.row("I14")
 @pytest.mark.parametrize("asked", ["us", "peer"])
 def test_checksum_is_used_if_either_asks(asked: str) -> None:
     """§3.1: A=1 from either side: checksums both ways, and the initiator confirms with A=1."""
@@ -217,6 +228,7 @@ def test_checksum_is_used_if_either_asks(asked: str) -> None:
     assert seen.dss.checksum == dss_checksum((idsn + 4) % (1 << 64), 4, 4, ones_sum(b"defg"))
 
 
+@pytest.mark.row("I14")
 def test_checksum_of_a_server(wire: Wire, caller: Peer) -> None:
     """§3.1: the responder that sees A=1 answers with A=1."""
     caller.send(SYN, options=[Mss(1400), MpCapable(checksum_required=True)])
@@ -224,6 +236,7 @@ def test_checksum_of_a_server(wire: Wire, caller: Peer) -> None:
     assert seen.option(MpCapable).checksum_required
 
 
+@pytest.mark.row("D1")
 @pytest.mark.parametrize("missing", [True, False])
 def test_checksum_must_be_as_agreed(missing: bool) -> None:
     """§3.3.1: absent though agreed, or present though not: the subflow MUST be reset."""
@@ -244,6 +257,7 @@ def test_checksum_must_be_as_agreed(missing: bool) -> None:
     assert all(not isinstance(event, FellBack) for event in wire.take_events())
 
 
+@pytest.mark.row("I4")
 def test_key_and_idsn_are_fresh(wire: Wire) -> None:
     """§3.1: keys are random and tokens unique among the host's connections."""
     found = set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mptcp.meta_socket import MetaSocket
 from mptcp.wire.checksum import dss_checksum, ones_sum
 from mptcp.wire.dss import Dss
@@ -34,6 +36,7 @@ def checked(wire: Wire) -> tuple[Peer, MetaSocket]:
     return caller, connection
 
 
+@pytest.mark.row("D3")
 def test_good_checksums_over_several_segments() -> None:
     """§3.3.1: the checksum covers the mapping, which may span segments; nothing before it ends."""
     caller, connection = checked(Wire(nodelay=True))
@@ -44,6 +47,7 @@ def test_good_checksums_over_several_segments() -> None:
     assert connection.recv() == b"abcdef"
 
 
+@pytest.mark.row("F7")
 def test_failure_on_one_of_two_subflows() -> None:
     """§3.7: RST with MP_FAIL and the 64-bit DSN; the data is not DATA_ACKed; the other goes on."""
     wire = Wire(addresses=("10.0.0.1/24", "10.0.1.1/24"), nodelay=True)
@@ -60,6 +64,7 @@ def test_failure_on_one_of_two_subflows() -> None:
     caller.expect(ACK, data_ack=9, within=ms(500))
 
 
+@pytest.mark.row("F7")
 def test_failure_on_the_only_subflow() -> None:
     """§3.7: with one subflow: MP_FAIL on an ACK and plain TCP; no reset, no byte lost."""
     wire = Wire(nodelay=True)
@@ -72,6 +77,7 @@ def test_failure_on_the_only_subflow() -> None:
     assert connection.fallback
 
 
+@pytest.mark.row("F7")
 def test_fail_received_on_the_only_subflow(wire: Wire, peer: Peer) -> None:
     """§3.7: "the receiver of an MP_FAIL MUST also respond with an MP_FAIL" and revert to TCP."""
     connection = peer.handshake(mptcp=True)

@@ -38,6 +38,7 @@ def data_fins(*peers: Peer) -> list[tuple[int | None, int, int]]:
     ]
 
 
+@pytest.mark.row("D11")
 def test_data_fin_alone(wire: Wire, peer: Peer) -> None:
     """§3.3.3: SSN 0, Data-Level Length 1, the DSN of the DATA_FIN itself; no FIN yet."""
     connection = peer.handshake(mptcp=True)
@@ -60,6 +61,7 @@ def test_data_fin_without_any_data(wire: Wire, peer: Peer) -> None:
     assert (1, 0, 1) in data_fins(peer)  # repeated until it is acknowledged
 
 
+@pytest.mark.row("D11")
 def test_data_fin_follows_the_data(wire: Wire, peer: Peer) -> None:
     """The DATA_FIN's number comes after everything queued, and nothing has a number above it."""
     peer.window = 1500
@@ -75,6 +77,7 @@ def test_data_fin_follows_the_data(wire: Wire, peer: Peer) -> None:
     assert peer.data.data_ack == 4002
 
 
+@pytest.mark.row("D11", "F10")
 def test_data_fin_retransmission(wire: Wire, peer: Peer) -> None:
     """§3.3.3: the DATA_FIN is repeated, backing off, until it is DATA_ACKed; then no more."""
     connection = peer.handshake(mptcp=True, rtt=ms(10))
@@ -91,6 +94,7 @@ def test_data_fin_retransmission(wire: Wire, peer: Peer) -> None:
     assert connection.ended is None
 
 
+@pytest.mark.row("D12", "F10")
 def test_close_order(wire: Wire, peer: Peer) -> None:
     """§3.3.3, figure: both DATA_FINs are DATA_ACKed, then the subflows are closed with FINs."""
     connection = peer.handshake(mptcp=True)
@@ -113,6 +117,7 @@ def test_close_order(wire: Wire, peer: Peer) -> None:
     assert wire.stack.connections == {}
 
 
+@pytest.mark.row("D12")
 def test_every_subflow_gets_a_fin(wire: Wire, caller: Peer) -> None:
     """§3.3.3: once the DATA_FIN is acknowledged all subflows MUST be closed with FIN exchanges."""
     connection, flow = pair(caller)
@@ -123,6 +128,7 @@ def test_every_subflow_gets_a_fin(wire: Wire, caller: Peer) -> None:
     assert any(seen.flags & FIN for seen in flow.drain())
 
 
+@pytest.mark.row("D11")
 def test_data_fin_with_data_received(caller: Peer) -> None:
     """§3.3.3's example: DSN 80, length 11 with F maps 10 octets and is DATA_ACKed with 91."""
     connection = caller.handshake(active=False, mptcp=True)
@@ -136,6 +142,7 @@ def test_data_fin_with_data_received(caller: Peer) -> None:
     caller.expect(ACK, ack=90, data_ack=91)
 
 
+@pytest.mark.row("D11")
 def test_data_fin_before_the_data(caller: Peer) -> None:
     """§3.3.3: it is DATA_ACKed only once all data has been received."""
     connection = caller.handshake(active=False, mptcp=True)
@@ -160,6 +167,7 @@ def test_data_fin_repeated(caller: Peer) -> None:
     assert connection.eof
 
 
+@pytest.mark.row("F10")
 def test_half_close_by_the_peer(wire: Wire, caller: Peer) -> None:
     """§3.3.3: a DATA_FIN closes one direction; we go on sending."""
     connection = caller.handshake(active=False, mptcp=True)
@@ -175,6 +183,7 @@ def test_half_close_by_the_peer(wire: Wire, caller: Peer) -> None:
     caller.expect(ACK, dsn=5001, length=0)
 
 
+@pytest.mark.row("F10")
 def test_half_close_by_us(wire: Wire, peer: Peer) -> None:
     """After our DATA_FIN the peer goes on sending."""
     connection = peer.handshake(mptcp=True)
@@ -187,6 +196,7 @@ def test_half_close_by_us(wire: Wire, peer: Peer) -> None:
     assert connection.ended is None
 
 
+@pytest.mark.row("D12")
 def test_no_fin_while_data_is_not_data_acked(wire: Wire, peer: Peer) -> None:
     """§3.3.3: all working subflows MUST NOT be closed before all data has been DATA_ACKed."""
     connection = peer.handshake(mptcp=True)
@@ -199,6 +209,7 @@ def test_no_fin_while_data_is_not_data_acked(wire: Wire, peer: Peer) -> None:
     assert not any(seen.flags & (FIN | RST) for seen in peer.drain())
 
 
+@pytest.mark.row("D12")
 def test_dead_subflow_does_not_block_the_close(wire: Wire, caller: Peer) -> None:
     """Thesis §3.5: what only the dead path had goes over the other, and the connection closes."""
     connection, _ = pair(caller)
@@ -242,6 +253,7 @@ def test_connections_without_a_byte(early_end: bool) -> None:
 # -- fast close -----------------------------------------------------------------------------------
 
 
+@pytest.mark.row("F1")
 def test_fastclose_received(wire: Wire, caller: Peer) -> None:
     """§3.5: with our key: every subflow is reset, the application is told."""
     connection, flow = pair(caller)
@@ -253,6 +265,7 @@ def test_fastclose_received(wire: Wire, caller: Peer) -> None:
     assert wire.stack.connections == {}
 
 
+@pytest.mark.row("F1")
 def test_fastclose_on_a_reset(wire: Wire, caller: Peer) -> None:
     """§3.5, option R: RST with MP_FASTCLOSE ends the whole connection."""
     connection, flow = pair(caller)
@@ -261,6 +274,7 @@ def test_fastclose_on_a_reset(wire: Wire, caller: Peer) -> None:
     assert any(seen.flags & RST for seen in flow.drain())
 
 
+@pytest.mark.row("F1")
 @pytest.mark.parametrize("flags", [ACK, RST | ACK])
 def test_fastclose_with_a_wrong_key(wire: Wire, caller: Peer, flags: int) -> None:
     """§3.5: only with the right key."""
@@ -271,6 +285,7 @@ def test_fastclose_with_a_wrong_key(wire: Wire, caller: Peer, flags: int) -> Non
     assert connection.recv() == b"still"
 
 
+@pytest.mark.row("F1")
 def test_abort_sends_fastclose(wire: Wire, caller: Peer) -> None:
     """§3.5, option R: RST + MP_FASTCLOSE with the peer's key on all subflows."""
     connection, flow = pair(caller)

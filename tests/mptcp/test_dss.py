@@ -21,6 +21,7 @@ def served(caller: Peer) -> MetaSocket:
     return connection
 
 
+@pytest.mark.row("D6", "D8")
 @pytest.mark.parametrize("dsn_64", [True, False])
 @pytest.mark.parametrize("ack_64", [True, False])
 def test_accepts_every_form(caller: Peer, dsn_64: bool, ack_64: bool) -> None:
@@ -36,6 +37,7 @@ def test_accepts_every_form(caller: Peer, dsn_64: bool, ack_64: bool) -> None:
     assert connection.tx.used == 0
 
 
+@pytest.mark.row("D6")
 @pytest.mark.parametrize("dsn_64", [True, False])
 def test_sends_the_form_it_is_told(dsn_64: bool) -> None:
     """`Config.dsn_64` chooses the form of our mappings (§3.3.1)."""
@@ -48,6 +50,7 @@ def test_sends_the_form_it_is_told(dsn_64: bool) -> None:
     assert seen.dss.dsn_64 is dsn_64
 
 
+@pytest.mark.row("D8")
 def test_data_ack_width(caller: Peer) -> None:
     """§3.3.2 (D8): a 64-bit DSN MUST be answered with a 64-bit DATA_ACK; 32 bits with either."""
     connection = served(caller)
@@ -59,6 +62,7 @@ def test_data_ack_width(caller: Peer) -> None:
     assert connection.recv() == b"hi"
 
 
+@pytest.mark.row("D2", "D7")
 def test_one_mapping_for_a_chunk_and_for_what_is_resent_of_it() -> None:
     """§3.3.1: a mapping MUST NOT be changed: resent parts, at a smaller size, repeat it."""
     wire = Wire(offload=True, nodelay=True, min_rto_us=seconds(1), rack_tlp=False)
@@ -101,6 +105,7 @@ def test_mapping_below_64_kib() -> None:
     assert max(sizes) < 65536
 
 
+@pytest.mark.row("D2")
 def test_duplicate_mapping(caller: Peer) -> None:
     """§3.3.1: the same mapping on every segment of a chunk is one mapping."""
     connection = served(caller)
@@ -110,6 +115,7 @@ def test_duplicate_mapping(caller: Peer) -> None:
     assert connection.recv() == b"\x00" * 100 + b"\x64" * 100 + b"\xc8" * 100
 
 
+@pytest.mark.row("D7")
 def test_mapping_in_the_first_segment_only(caller: Peer) -> None:
     """§3.3.1: a mapping may be longer than the segment it came with; later ones need none."""
     connection = served(caller)
@@ -127,6 +133,7 @@ def test_mapping_ahead_of_its_data(caller: Peer) -> None:
     assert connection.recv() == b"helloworld"
 
 
+@pytest.mark.row("D3")
 def test_dsn_order_differs_from_subflow_order(caller: Peer) -> None:
     """§3.3: the DSN decides."""
     connection = served(caller)
@@ -138,6 +145,7 @@ def test_dsn_order_differs_from_subflow_order(caller: Peer) -> None:
     caller.expect(ACK, ack=11, data_ack=11, within=ms(500))
 
 
+@pytest.mark.row("D2")
 def test_changed_mapping_is_refused(caller: Peer) -> None:
     """§3.3.1: "a mapping ... MUST NOT be changed"; the first declaration holds."""
     connection = served(caller)
@@ -147,6 +155,7 @@ def test_changed_mapping_is_refused(caller: Peer) -> None:
     assert caller.wire.stack.counters["MPTcpExtDSSNotMatching"] == 1
 
 
+@pytest.mark.row("D2")
 def test_first_copy_wins(wire: Wire, caller: Peer) -> None:
     """§3.3.1: the same DSN with other bytes on another subflow: the first to arrive counts."""
     connection = served(caller)
@@ -157,6 +166,7 @@ def test_first_copy_wins(wire: Wire, caller: Peer) -> None:
     assert connection.recv() == b"B" * 10 + b"A" * 10 + b"B" * 10
 
 
+@pytest.mark.row("D2")
 def test_data_of_another_subflow_is_acknowledged_there_too(wire: Wire, caller: Peer) -> None:
     """§3.3.2: data seen twice is acknowledged at subflow level and dropped."""
     connection = served(caller)
@@ -170,6 +180,7 @@ def test_data_of_another_subflow_is_acknowledged_there_too(wire: Wire, caller: P
     assert connection.recv() == b""
 
 
+@pytest.mark.row("F9")
 @pytest.mark.parametrize("dsn", [8 << 20, 1 << 40])
 def test_data_beyond_the_window_is_not_data_acked(caller: Peer, dsn: int) -> None:
     """§3.3.5 (F9): outside the connection-level window: dropped, never DATA_ACKed."""
@@ -182,6 +193,7 @@ def test_data_beyond_the_window_is_not_data_acked(caller: Peer, dsn: int) -> Non
     assert connection.rx.reorder.memory == 0
 
 
+@pytest.mark.row("F9")
 def test_old_data_is_ignored(caller: Peer) -> None:
     """A DSN far below is old, whatever the subflow sequence number."""
     connection = served(caller)
@@ -194,6 +206,7 @@ def test_old_data_is_ignored(caller: Peer) -> None:
     assert connection.recv() == b"z" * 10
 
 
+@pytest.mark.row("F8")
 def test_unmapped_data_on_a_joined_subflow(wire: Wire, caller: Peer) -> None:
     """§3.7 (F5, F8): data without any mapping on an additional subflow: RST, SHOULD reason 6."""
     connection = served(caller)
@@ -210,6 +223,7 @@ def test_unmapped_data_on_a_joined_subflow(wire: Wire, caller: Peer) -> None:
     assert connection.recv() == b"fine"
 
 
+@pytest.mark.row("F5")
 def test_ack_without_dss_on_a_joined_subflow(wire: Wire, caller: Peer) -> None:
     """§3.7: data acknowledged without a DATA_ACK on an additional subflow: RST, reason 6."""
     connection = caller.handshake(active=False, mptcp=True, rtt=ms(50))
@@ -254,6 +268,7 @@ def test_old_data_ack_is_ignored(wire: Wire, peer: Peer) -> None:
     assert connection.tx.una == connection.local_idsn + 101
 
 
+@pytest.mark.row("D10")
 def test_data_is_kept_until_data_acked(wire: Wire, peer: Peer) -> None:
     """§3.3.5 (D10): a subflow-level ACK alone frees nothing; later it is sent again."""
     connection = peer.handshake(mptcp=True, rtt=ms(10))

@@ -39,6 +39,7 @@ def spans(seen: list[Seen]) -> list[tuple[int, int]]:
     return found
 
 
+@pytest.mark.row("D15")
 def test_reinjection_at_rto(wire: Wire) -> None:
     """§3.3.6: at the RTO what the subflow has not delivered goes on the other, mapped anew; the
     first subflow MUST still retransmit it (D15)."""
@@ -80,6 +81,7 @@ def test_stale_subflow_gets_no_new_data(wire: Wire) -> None:
     assert spans(second.drain()) == [(2001, 3001)]
 
 
+@pytest.mark.row("F3")
 def test_reset_subflow(wire: Wire) -> None:
     """§3.6: a RST ends the subflow only; its data goes over the other at once."""
     connection, first, second = two_flows(wire)
@@ -105,6 +107,7 @@ def test_subflow_is_given_up_sooner_when_another_works() -> None:
     assert connection.ended is None
 
 
+@pytest.mark.row("F10")
 def test_last_subflow_reset_waits_for_another(wire: Wire) -> None:
     """App. D, §3.3.3: all subflows gone: the connection is kept for a while."""
     connection, first, second = two_flows(wire)
@@ -121,6 +124,7 @@ def test_last_subflow_reset_waits_for_another(wire: Wire) -> None:
     assert connection.recv() == b"back"
 
 
+@pytest.mark.row("F10")
 def test_no_subflow_for_too_long(wire: Wire) -> None:
     """...and not for ever."""
     connection, first, second = two_flows(wire)
@@ -182,6 +186,7 @@ def watch(sim: Simulation, duration: int, progress: object) -> int:
     return longest
 
 
+@pytest.mark.row("F10")
 @pytest.mark.parametrize("seed", range(3))
 def test_break_before_make(seed: int) -> None:
     """The client's only interface goes and comes back: the transfer goes on where it was."""

@@ -40,6 +40,7 @@ def works_as_tcp(peer: Peer, connection: MetaSocket) -> None:
     assert connection.tx.used == 0
 
 
+@pytest.mark.row("I3", "I10", "I12", "I15", "I16")
 @pytest.mark.parametrize(
     "option",
     [
@@ -61,6 +62,7 @@ def test_answer_without_usable_option(wire: Wire, peer: Peer, option: MpCapable 
     works_as_tcp(peer, connection)
 
 
+@pytest.mark.row("I3", "I10", "I12", "I15", "I16")
 @pytest.mark.parametrize(
     "option",
     [
@@ -87,6 +89,7 @@ def test_syn_without_usable_option(wire: Wire, caller: Peer, option: MpCapable |
     caller.expect(ACK, data=b"x", options=NO_MPTCP)
 
 
+@pytest.mark.row("I3")
 def test_newer_version_is_answered_with_ours(wire: Wire, caller: Peer) -> None:
     """§3.1: a higher version in the SYN is answered with the highest we speak: 1."""
     caller.send(SYN, options=[Mss(1460), MpCapable(version=2)])
@@ -94,6 +97,7 @@ def test_newer_version_is_answered_with_ours(wire: Wire, caller: Peer) -> None:
     assert seen.option(MpCapable).version == 1
 
 
+@pytest.mark.row("I16")
 def test_third_ack_without_option(wire: Wire, caller: Peer) -> None:
     """§3.1: "If B does not receive the MP_CAPABLE in the third packet": TCP."""
     caller.send(SYN, options=[Mss(1460), MpCapable()])
@@ -105,6 +109,7 @@ def test_third_ack_without_option(wire: Wire, caller: Peer) -> None:
     caller.expect(ACK, data=b"x", options=NO_MPTCP)
 
 
+@pytest.mark.row("I16")
 def test_third_ack_with_data_without_option(wire: Wire, caller: Peer) -> None:
     """The same with data on it: the data is taken as plain TCP."""
     caller.send(SYN, options=[Mss(1460), MpCapable()])
@@ -115,6 +120,7 @@ def test_third_ack_with_data_without_option(wire: Wire, caller: Peer) -> None:
     assert accepted.connection.fallback
 
 
+@pytest.mark.row("F5")
 def test_data_without_dss_at_the_server(wire: Wire, caller: Peer) -> None:
     """§3.7: third ACK well, then data without a mapping: a middlebox strips; fall back."""
     connection = caller.handshake(active=False, mptcp=True, confirm=False)
@@ -124,6 +130,7 @@ def test_data_without_dss_at_the_server(wire: Wire, caller: Peer) -> None:
     assert connection.fallback
 
 
+@pytest.mark.row("F5")
 def test_data_without_dss_at_the_client(wire: Wire, peer: Peer) -> None:
     """§3.7, the other role: B's first data has no DSS."""
     connection = peer.handshake(mptcp=True, confirm=False)
@@ -133,6 +140,7 @@ def test_data_without_dss_at_the_client(wire: Wire, peer: Peer) -> None:
     works_as_tcp(peer, connection)
 
 
+@pytest.mark.row("F5")
 def test_ack_of_data_without_dss(wire: Wire, peer: Peer) -> None:
     """§3.7: our first data is acknowledged by an ACK without DSS: TCP, and nothing is lost."""
     connection = peer.handshake(mptcp=True, confirm=False)
@@ -144,6 +152,7 @@ def test_ack_of_data_without_dss(wire: Wire, peer: Peer) -> None:
     works_as_tcp(peer, connection)
 
 
+@pytest.mark.row("F5")
 def test_ack_of_server_data_without_dss(wire: Wire, caller: Peer) -> None:
     """§3.7: the same at the server that spoke first."""
     connection = caller.handshake(active=False, mptcp=True, confirm=False)
@@ -155,6 +164,7 @@ def test_ack_of_server_data_without_dss(wire: Wire, caller: Peer) -> None:
     works_as_tcp(caller, connection)
 
 
+@pytest.mark.row("F5", "F6")
 def test_final_infinite_mapping(wire: Wire, peer: Peer) -> None:
     """§3.7: after such an ACK "the sender will send one final Data Sequence Mapping", length 0."""
     connection = peer.handshake(mptcp=True, confirm=False)
@@ -169,6 +179,7 @@ def test_final_infinite_mapping(wire: Wire, peer: Peer) -> None:
     assert (seen.dss.dsn, seen.dss.ssn, seen.dss.length) == (101, 101, 0)
 
 
+@pytest.mark.row("F4")
 def test_every_segment_is_mapped_until_confirmed(wire: Wire, peer: Peer) -> None:
     """§3.7: a mapping MUST be in every segment until one was acknowledged with a DATA_ACK."""
     connection = peer.handshake(mptcp=True, confirm=False)
@@ -178,6 +189,7 @@ def test_every_segment_is_mapped_until_confirmed(wire: Wire, peer: Peer) -> None
         assert mapped or (seen.dss is not None and seen.dss.dsn is not None)
 
 
+@pytest.mark.row("I17")
 @pytest.mark.parametrize("retries", [0, 1, 2])
 def test_syns_that_are_dropped_with_the_option(retries: int) -> None:
     """§3.1, §3.9.3: after some SYNs with MP_CAPABLE, SYNs without it; the number is policy."""
@@ -195,6 +207,7 @@ def test_syns_that_are_dropped_with_the_option(retries: int) -> None:
     works_as_tcp(peer, connection)
 
 
+@pytest.mark.row("I17")
 def test_late_capable_answer_to_a_plain_syn(wire: Wire, peer: Peer) -> None:
     """The answer to an earlier SYN comes after we gave up on MPTCP: plain TCP, both sides agree."""
     connection = wire.stack.connect("10.0.0.2", 80)
@@ -206,6 +219,7 @@ def test_late_capable_answer_to_a_plain_syn(wire: Wire, peer: Peer) -> None:
     works_as_tcp(peer, connection)
 
 
+@pytest.mark.row("F6")
 @pytest.mark.parametrize("role", ["client", "server"])
 def test_infinite_mapping(role: str, wire: Wire, request: pytest.FixtureRequest) -> None:
     """§3.7: Data-Level Length 0: the rest of the stream is plain TCP, from this byte on."""
@@ -230,6 +244,7 @@ def test_no_mptcp_listener_behaviour(caller: Peer) -> None:
     peer.expect(SYN | ACK, options=NO_MPTCP)
 
 
+@pytest.mark.row("D5", "F8")
 def test_stripped_in_mid_life_on_the_only_subflow() -> None:
     """§3.7: options vanish after mappings were seen: no silent fallback, nothing unmapped is
     delivered; when a window of such data has come at the latest, RST, SHOULD be with reason 6."""

@@ -48,6 +48,7 @@ def test_all_options_fit(wire: Wire, peer: Peer) -> None:
     assert len(syn.option_bytes) == 40
 
 
+@pytest.mark.row("F11")
 def test_the_data_sequence_space_begins_after_the_syn(wire: Wire, peer: Peer) -> None:
     """B.3, figure 19: third ACK with the keys; what follows has SSN 1, DSN IDSN + 1."""
     connection = opened(wire, peer, b"r" * 20)
@@ -66,6 +67,7 @@ def test_the_data_sequence_space_begins_after_the_syn(wire: Wire, peer: Peer) ->
     assert (second.dss.dsn, second.dss.ssn, second.dss.length) == (21, 21, 10)
 
 
+@pytest.mark.row("F11")
 @pytest.mark.parametrize("acked", [0, 5])
 def test_what_the_syn_ack_leaves_is_mapped(wire: Wire, peer: Peer, acked: int) -> None:
     """B.2: data of the SYN that was not taken is ordinary data, from IDSN + 1 on."""
@@ -94,6 +96,7 @@ def test_an_answer_without_mptcp(wire: Wire, peer: Peer) -> None:
     assert connection.recv() == b"answer"
 
 
+@pytest.mark.row("F5", "F11")
 def test_fallback_after_a_fast_open(wire: Wire, peer: Peer) -> None:
     """RFC 8684 §3.7: acknowledged without a DSS: fallback counts the SYN's data as sent before."""
     connection = opened(wire, peer, b"request")
@@ -110,6 +113,7 @@ def test_fallback_after_a_fast_open(wire: Wire, peer: Peer) -> None:
     assert connection.tx.used == 0
 
 
+@pytest.mark.row("D11", "F11")
 def test_close_after_a_fast_open(wire: Wire, peer: Peer) -> None:
     """RFC 8684 §3.3.3: with all data in the SYN the DATA_FIN is DSN IDSN + 1."""
     connection = opened(wire, peer, b"request")
@@ -147,6 +151,7 @@ def third_ack(client: Peer) -> None:
     client.mptcp = True
 
 
+@pytest.mark.row("F11")
 def test_data_is_taken_before_the_handshake(wire: Wire, client: Peer) -> None:
     """B.3, figure 19: SYN data to the application at once, MPTCP data from DSN 1, SSN 1 on."""
     connection = arrive(wire, client)
@@ -161,6 +166,7 @@ def test_data_is_taken_before_the_handshake(wire: Wire, client: Peer) -> None:
     assert (answer[0].dss.dsn, answer[0].dss.ssn, answer[0].dss.data_ack) == (1, 1, 21)
 
 
+@pytest.mark.row("F11")
 def test_first_data_with_mp_capable(wire: Wire, client: Peer) -> None:
     """RFC 8684 §3.1: the other form of the first mapping; it starts after the SYN's data too."""
     connection = arrive(wire, client)
@@ -174,6 +180,7 @@ def test_first_data_with_mp_capable(wire: Wire, client: Peer) -> None:
     assert seen.dss.data_ack == 6
 
 
+@pytest.mark.row("F11")
 def test_our_data_waits_for_the_third_ack(wire: Wire, client: Peer) -> None:
     """B.2 lets a listener send with a DSS without DATA_ACK; we wait until MPTCP is sure."""
     connection = arrive(wire, client)

@@ -39,6 +39,7 @@ def connected(caller: Peer) -> MetaSocket:
     return connection
 
 
+@pytest.mark.row("J1", "J2", "J4", "J5")
 def test_passive_join(wire: Wire, caller: Peer) -> None:
     """Figure 8: token and nonce; truncated HMAC and nonce; HMAC; ACK. (`Peer.join` checks them.)"""
     connection = connected(caller)
@@ -53,6 +54,7 @@ def test_passive_join(wire: Wire, caller: Peer) -> None:
     assert connection.data_ack() & 0xFFFFFFFF == (connection.remote_idsn + 19) & 0xFFFFFFFF
 
 
+@pytest.mark.row("J4")
 def test_known_answer_hmacs() -> None:
     """Checklist §2.6: keys 01..08 and 11..18, nonces a1a2a3a4 and b1b2b3b4."""
     key_a, key_b = bytes.fromhex("0102030405060708"), bytes.fromhex("1112131415161718")
@@ -64,6 +66,7 @@ def test_known_answer_hmacs() -> None:
     )
 
 
+@pytest.mark.row("J6")
 def test_unknown_token(wire: Wire, caller: Peer) -> None:
     """§3.2: a token that does not exist: RST, with MP_TCPRST reason 1."""
     connected(caller)
@@ -73,6 +76,7 @@ def test_unknown_token(wire: Wire, caller: Peer) -> None:
     assert flow.wire.stack.counters["MPTcpExtMPJoinNoTokenFound"] == 1
 
 
+@pytest.mark.row("J1")
 def test_token_comes_before_the_listener(wire: Wire, caller: Peer) -> None:
     """§3.2: the token demultiplexes: a port nobody listens on is fine, and makes no connection."""
     connection = connected(caller)
@@ -82,6 +86,7 @@ def test_token_comes_before_the_listener(wire: Wire, caller: Peer) -> None:
     assert len(wire.stack.metas) == 1
 
 
+@pytest.mark.row("J1", "J6")
 def test_unknown_token_at_a_listening_port_is_no_connection(wire: Wire, caller: Peer) -> None:
     """A bad MP_JOIN must not become a plain connection of the listener."""
     connected(caller)
@@ -100,6 +105,7 @@ def half_join(flow: Peer) -> bytes:
     return keys.ack_hmac(level.key, level.stack_key, flow.local_nonce, answer.nonce)
 
 
+@pytest.mark.row("J7")
 @pytest.mark.parametrize("kind", ["wrong", "missing"])
 def test_bad_hmac_at_the_server(wire: Wire, caller: Peer, kind: str) -> None:
     """§3.2: HMAC wrong or missing in the third ACK: RST, reason 1; the connection lives."""
@@ -116,6 +122,7 @@ def test_bad_hmac_at_the_server(wire: Wire, caller: Peer, kind: str) -> None:
     assert connection.recv() == b"still"
 
 
+@pytest.mark.row("J8")
 def test_third_ack_repeated(wire: Wire, caller: Peer) -> None:
     """§3.2: the ACK with MP_JOIN again (our fourth ACK was lost) triggers an ACK again."""
     connected(caller)
@@ -128,6 +135,7 @@ def test_third_ack_repeated(wire: Wire, caller: Peer) -> None:
         assert {(seen.flags, seen.ack, len(seen.data)) for seen in answers} == {(ACK, 1, 0)}
 
 
+@pytest.mark.row("J8")
 def test_no_data_of_ours_before_the_third_ack(wire: Wire, caller: Peer) -> None:
     """§3.2: nothing is sent on the subflow before the HMAC was verified."""
     connection = connected(caller)
@@ -140,6 +148,7 @@ def test_no_data_of_ours_before_the_third_ack(wire: Wire, caller: Peer) -> None:
     assert any(seen.data for seen in flow.drain())
 
 
+@pytest.mark.row("I8")
 def test_join_before_confirmation_is_refused(wire: Wire, caller: Peer) -> None:
     """§3.1: no additional subflow before a DSS has come on the path."""
     caller.handshake(active=False, mptcp=True, confirm=False)
@@ -149,6 +158,7 @@ def test_join_before_confirmation_is_refused(wire: Wire, caller: Peer) -> None:
     assert flow.expect().flags & RST
 
 
+@pytest.mark.row("F6")
 def test_join_after_fallback_is_refused(wire: Wire, caller: Peer) -> None:
     """§3.7: a connection that has fallen back is no MPTCP connection any more."""
     connection = caller.handshake(active=False, mptcp=True, confirm=False)
@@ -161,6 +171,7 @@ def test_join_after_fallback_is_refused(wire: Wire, caller: Peer) -> None:
     assert flow.expect(options=has(MpTcprst(RST_MPTCP_SPECIFIC))).flags & RST
 
 
+@pytest.mark.row("J6")
 def test_join_limit() -> None:
     """Too many subflows: RST with reason 2, lack of resources."""
     wire = Wire(addresses=("10.0.0.1/24", "10.0.1.1/24"), max_subflows=3)
@@ -201,6 +212,7 @@ def joining(wire: Wire, peer: Peer) -> tuple[MetaSocket, Peer]:
     return connection, flow
 
 
+@pytest.mark.row("J2", "J4")
 def test_active_join(wire: Wire, peer: Peer) -> None:
     """The client joins from its other address; ids differ from 0, HMACs are right."""
     connection, flow = joining(wire, peer)
@@ -212,6 +224,7 @@ def test_active_join(wire: Wire, peer: Peer) -> None:
     assert event.subflow is flow.subflow()
 
 
+@pytest.mark.row("I8")
 def test_no_join_before_confirmation(wire: Wire, peer: Peer) -> None:
     """§3.1: not before a DSS has been received."""
     peer.handshake(mptcp=True, confirm=False)
@@ -226,6 +239,7 @@ def test_join_to_the_initial_address(wire: Wire, peer: Peer) -> None:
     flow.expect(SYN, options=has(MpJoinSyn), within=seconds(1))
 
 
+@pytest.mark.row("I11")
 def test_no_join_to_the_initial_address_with_c_flag() -> None:
     """§3.1: C=1: no subflow towards that source address and port."""
     wire = Wire(addresses=("10.0.0.1/24", "10.0.1.1/24"), path_manager="fullmesh")
@@ -235,6 +249,7 @@ def test_no_join_to_the_initial_address_with_c_flag() -> None:
     flow.expect_nothing(until=seconds(5))
 
 
+@pytest.mark.row("J7")
 @pytest.mark.parametrize("kind", ["wrong HMAC", "no MP_JOIN", "MP_CAPABLE"])
 def test_bad_answer_at_the_client(wire: Wire, peer: Peer, kind: str) -> None:
     """§3.2: SYN/ACK with a wrong HMAC or without MP_JOIN: RST, reason 1; the connection lives."""
@@ -256,6 +271,7 @@ def test_bad_answer_at_the_client(wire: Wire, peer: Peer, kind: str) -> None:
     peer.expect(ACK, data=b"x")
 
 
+@pytest.mark.row("J8")
 def test_no_data_before_the_fourth_ack(wire: Wire, peer: Peer) -> None:
     """§3.2: PRE_ESTABLISHED: no data until the ACK of the third packet has come."""
     connection, flow = joining(wire, peer)
@@ -269,6 +285,7 @@ def test_no_data_before_the_fourth_ack(wire: Wire, peer: Peer) -> None:
     assert any(seen.data for seen in flow.drain())
 
 
+@pytest.mark.row("J8")
 def test_third_ack_is_repeated_until_the_fourth(wire: Wire, peer: Peer) -> None:
     """§3.2: the ACK with MP_JOIN is sent again when the fourth does not come, backing off."""
     connection, flow = joining(wire, peer)
@@ -295,6 +312,7 @@ def test_join_without_a_fourth_ack_is_given_up(wire: Wire, peer: Peer) -> None:
     assert connection.ended is None
 
 
+@pytest.mark.row("A6")
 def test_refused_join_is_not_repeated(wire: Wire, peer: Peer) -> None:
     """§3.4.1, §3.9.3: what was refused SHOULD NOT be tried again without fresh news."""
     connection, flow = joining(wire, peer)

@@ -122,6 +122,7 @@ def test_subflow_that_promises_what_it_does_not_send(monkeypatch: pytest.MonkeyP
     assert wire.stack.counters["SchedulerChoiceSilent"] == 1
 
 
+@pytest.mark.row("D10")
 def test_data_ack_is_watched_beside_a_dead_subflow() -> None:
     """§3.3.6: what is acknowledged by TCP but not by a DATA_ACK is sent again after a time-out,
     also while another subflow stands still with data of its own."""
@@ -141,6 +142,7 @@ def test_data_ack_is_watched_beside_a_dead_subflow() -> None:
     assert again, f"DSN 1 was not sent again by {wire.time} µs"
 
 
+@pytest.mark.row("D11")
 def test_data_fin_goes_on_a_live_subflow() -> None:
     """§3.3.3: a DATA_FIN may go on any subflow; a dead one, asked first, does not keep it."""
     wire, connection, first, second = two_flows(rtt=ms(1))
@@ -200,6 +202,7 @@ def test_join_after_close_does_not_end_the_wait(acked_before: bool) -> None:
     assert len(wire.stack.tokens) == 0
 
 
+@pytest.mark.row("F3", "F10")
 @pytest.mark.parametrize(
     ("options", "ended"),
     [([], None), ([MpTcprst(RST_MPTCP_SPECIFIC)], ConnectionEnd.RESET)],

@@ -6,6 +6,8 @@ Each test holds a rule in the situation that broke it. Those of what is sent are
 
 from __future__ import annotations
 
+import pytest
+
 from mptcp.mapping import MAX_MAPPINGS
 from mptcp.wire import checksum
 from mptcp.wire.dss import Dss
@@ -58,6 +60,7 @@ def test_mappings_ahead_of_a_hole() -> None:
     assert connection.ended is None
 
 
+@pytest.mark.row("F6")
 def test_infinite_mapping_beside_another_subflow() -> None:
     """§3.7: with a second subflow there is no single stream to go on with, so the infinite mapping
     is refused there with a RST and the connection stays MPTCP on the other."""
@@ -75,6 +78,7 @@ def test_infinite_mapping_beside_another_subflow() -> None:
     assert connection.recv() == b"A" * 5 + b"B" * 5
 
 
+@pytest.mark.row("F6")
 def test_infinite_mapping_after_another_subflow() -> None:
     """§3.7: likewise when the other subflow is gone: its data is not in this one's stream."""
     _, first = listener()
@@ -90,6 +94,7 @@ def test_infinite_mapping_after_another_subflow() -> None:
     assert connection.recv() == b"A" * 5
 
 
+@pytest.mark.row("F7")
 def test_fallback_delivers_what_waited_for_a_checksum() -> None:
     """§3.7: at MP_FAIL on the only subflow the stream goes on as plain TCP: the octets of a mapping
     that was not complete, so not verified, come before those that follow."""
@@ -116,6 +121,7 @@ def pieces(wire: Wire, peer: Peer, dsns: list[int]) -> None:
     peer.drain()
 
 
+@pytest.mark.row("D18")
 def test_reorder_memory_is_bounded() -> None:
     """§3.3.4: the window bounds octets, not what keeping them costs: single octets with holes
     between them are charged in full, and what does not fit is not DATA_ACKed."""

@@ -124,6 +124,7 @@ def test_two_paths_add_up(rates: tuple[int, int]) -> None:
     exchange(sim, client, server, up, b"")
 
 
+@pytest.mark.row("D18")
 @pytest.mark.parametrize("segment", [50, 1400])
 def test_memory_of_an_unread_connection_is_bounded(segment: int) -> None:
     """Two paths, an application that does not read: at most twice the buffer and a little."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mptcp.meta_socket import MetaSocket
 from mptcp.wire.tcp import ACK
 from tests.peer import Peer, Seen, Wire, ms, seconds
@@ -30,6 +32,7 @@ def right_edge(seen: Seen, scale: int = 0) -> int:
     return seen.dss.data_ack + (seen.window << scale)
 
 
+@pytest.mark.row("D18")
 def test_one_window_for_all_subflows() -> None:
     """§3.3.4: what one subflow brings narrows what the other offers; the edge is common."""
     wire, connection, first, second = two_flows(receive_buffer=32768)
@@ -47,6 +50,7 @@ def test_one_window_for_all_subflows() -> None:
     assert right_edge(first.drain()[-1]) > 32769
 
 
+@pytest.mark.row("D13")
 def test_the_edge_never_moves_back() -> None:
     """§3.3.4: a receiver MUST NOT shrink DATA_ACK + window, whatever order things come in."""
     _, connection, first, second = two_flows(receive_buffer=60_000)
@@ -67,6 +71,7 @@ def test_the_edge_never_moves_back() -> None:
     assert edge > 60_001
 
 
+@pytest.mark.row("D14")
 def test_sending_obeys_the_connection_window() -> None:
     """§3.3.5: data between DATA_ACK and DATA_ACK + window only, over all subflows together."""
     _, connection, first, second = two_flows()
@@ -85,6 +90,7 @@ def test_sending_obeys_the_connection_window() -> None:
     assert first.data.data_ack > 65536
 
 
+@pytest.mark.row("D14")
 def test_larger_window_of_two_counts() -> None:
     """§3.3.5: the largest DATA_ACK + window seen is the limit; an older, smaller one is not."""
     _, connection, first, second = two_flows()
@@ -94,6 +100,7 @@ def test_larger_window_of_two_counts() -> None:
     assert connection.tx.wnd_end == edge
 
 
+@pytest.mark.row("D14")
 def test_each_subflow_obeys_its_own_window() -> None:
     """§3.3.5: the sender MUST also remember each subflow's window: ack_i + rcv_wnd_i."""
     _, connection, _, second = two_flows()
@@ -111,6 +118,7 @@ def test_a_full_subflow_leaves_the_rest_to_the_others() -> None:
     assert sum(len(seen.data) for seen in first.drain()) > 2000
 
 
+@pytest.mark.row("D9")
 def test_window_without_data_ack_does_not_count() -> None:
     """§3.3.1 (D9): the window field says nothing of the connection without a DATA_ACK."""
     _, connection, first, _ = two_flows()

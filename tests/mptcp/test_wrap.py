@@ -12,6 +12,7 @@ from tests.transfers import exchange, network, open_programs, payload
 MIB = 1 << 20
 
 
+@pytest.mark.row("D6")
 @pytest.mark.parametrize("dsn_64", [True, False])
 @pytest.mark.parametrize(
     "idsn",
@@ -38,6 +39,7 @@ def test_both_directions_cross_the_wrap(idsn: int, dsn_64: bool) -> None:
     assert not client.connection.fallback
 
 
+@pytest.mark.row("D6")
 @pytest.mark.parametrize("start", [(1 << 32) - 50, (1 << 64) - 50])
 def test_promotion_of_32_bits(start: int) -> None:
     """§3.3.1 (D6): a 32-bit DSN is promoted; a wrap only where one is due, also out of order."""
@@ -65,6 +67,7 @@ def test_promotion_of_32_bits(start: int) -> None:
     assert last.dss.data_ack == 201
 
 
+@pytest.mark.row("D6")
 @pytest.mark.parametrize("dsn_64", [True, False])
 def test_numbers_on_the_wire_wrap(dsn_64: bool) -> None:
     """What we send beyond the wrap is modulo 2^64 or 2^32."""

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ RA = bytes.fromhex("a1a2a3a4")
 RB = bytes.fromhex("b1b2b3b4")
 
 
+@pytest.mark.row("I13")
 def test_a_linux_trace() -> None:
     """Key, token and IDSN as printed by a Linux host (issue 176 of the kernel's MPTCP tracker)."""
     key = (9186175039591172243).to_bytes(8, "big")
@@ -21,6 +23,7 @@ def test_a_linux_trace() -> None:
     assert keys.idsn(key) == 13562085501921405456
 
 
+@pytest.mark.row("I13", "J4", "A2")
 def test_known_answers() -> None:
     """Values computed from the text of RFC 8684 §3.1, §3.2, §3.4.1."""
     assert (keys.token(KA), keys.idsn(KA)) == (0x66840DDA, 0xF5A101D3D29D6F72)
@@ -31,6 +34,7 @@ def test_known_answers() -> None:
     assert keys.add_addr_hmac(KA, KB, 2, bytes([192, 0, 2, 33]), None).hex() == "22405bc9f152e4b7"
 
 
+@pytest.mark.row("A2")
 def test_port_is_hashed_when_present() -> None:
     """RFC 8684 §3.4.1: the port takes part, as zero when it is absent."""
     address = bytes(range(16))
@@ -42,6 +46,7 @@ def test_port_is_hashed_when_present() -> None:
     assert keys.add_addr_hmac(KA, KB, 2, address, 5001) == full[24:]
 
 
+@pytest.mark.row("J4")
 @given(st.binary(min_size=8, max_size=8), st.binary(min_size=8, max_size=8))
 def test_truncations(local: bytes, remote: bytes) -> None:
     """RFC 8684 §3.2: leftmost 64 bits in the SYN/ACK, leftmost 160 in the ACK."""

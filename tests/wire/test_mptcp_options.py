@@ -152,6 +152,7 @@ def test_unknown_subtypes_are_ignored(subtype: int) -> None:
     assert parse_mptcp_option(bytes((30, 6, subtype << 4, 1, 2, 3))) is None
 
 
+@pytest.mark.row("J3", "A3", "F3")
 def test_reserved_bits_are_ignored() -> None:
     """RFC 8684 §3: reserved bits are ignored by the receiver, but D..G of MP_CAPABLE are kept."""
     assert parse_mptcp_option(bytes.fromhex("1e035f")) == MpPrio(True)
@@ -160,6 +161,7 @@ def test_reserved_bits_are_ignored() -> None:
     assert parse_mptcp_option(bytes.fromhex("1e04011f")) == MpCapable(other_flags=0x1E)
 
 
+@pytest.mark.row("D11")
 def test_a_data_fin_flag_without_mapping_says_nothing() -> None:
     """RFC 8684 §3.3.3: a DATA_FIN takes a place in the mapping, so there must be one."""
     assert parse_mptcp_option(bytes.fromhex("1e08201181828384")) == Dss(0x81828384, False)

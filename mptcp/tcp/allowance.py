@@ -76,7 +76,7 @@ def new_size(
 
 def frto_size(conn: TcpConnection, segment: int) -> int:
     """Payload of F-RTO's next new segment, whatever the congestion window says; 0 for none."""
-    if conn.snd.undo.frto_room < segment or conn.state not in CAN_SEND:
+    if conn.snd.undo.frto_left <= 0 or conn.state not in CAN_SEND:
         return 0
     return max(0, min(conn.queued(), conn.send_window(), segment))
 

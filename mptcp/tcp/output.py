@@ -385,7 +385,7 @@ def _send_frto_data(conn: TcpConnection, segment: int, now: int) -> Transmit | N
     snd = conn.snd
     size = frto_size(conn, segment)
     transmit = _send_new(conn, size, now, segment) if size > 0 else None
-    if transmit is None and snd.undo.frto_room == FRTO_SEGMENTS * snd.mss:
+    if transmit is None and snd.undo.frto_left == FRTO_SEGMENTS:
         snd.undo.frto = Frto.OFF
     return transmit
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from mptcp.tcp.allowance import TIMESTAMP_LENGTH, segment_size
 from mptcp.tcp.chunks import IN_FLIGHT, LOST, SACKED, SentChunk
 from mptcp.tcp.known_mtus import FLOOR_V4, FLOOR_V6, RAISE_US, plateau_below
+from mptcp.tcp.recovery import Recovery
 from mptcp.tcp.scoreboard import DUP_THRESH
 from mptcp.tcp.state import NEVER
 
@@ -259,6 +260,10 @@ class PathMtu:
         snd = conn.snd
         if self.probe is not None or snd.timeouts or snd.board.sacked:
             return 0
+        if snd.recovery is not Recovery.OPEN:
+            return (
+                0  # RFC 4821 §7.4: its loss must stand out, and what recovery sends must not wait
+            )
         if not self._searching:
             if self.mtu >= self.ceiling:
                 self.next_probe_at = NEVER

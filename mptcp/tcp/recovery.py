@@ -43,6 +43,7 @@ def on_dsack(snd: Sender, ack: int, dsack: tuple[int, int] | None, bare_duplicat
     if verdict is Verdict.REPAIRED and snd.recovery is Recovery.OPEN and not in_window:
         # RFC 8985 §7.4.2 (2): the probe hid a loss from the congestion controller.
         _reduce(snd, min(snd.nxt - snd.una, snd.cc.cwnd))
+        snd.undo.stop()  # to take an older recovery back would take this reduction back too
         snd.cc.on_recovered()
     if dsack is not None:
         if verdict is not Verdict.NO_LOSS:
@@ -70,7 +71,7 @@ def frto_advance(snd: Sender) -> bool:
         return True  # (3b): what was never sent again is acknowledged
     if undo.frto is Frto.ASKED and snd.una < snd.recovery_point:
         undo.frto = Frto.PROBING  # (2b): new data instead of retransmissions
-        undo.frto_room = FRTO_SEGMENTS * snd.mss
+        undo.frto_left = FRTO_SEGMENTS
     else:
         undo.frto = Frto.OFF
     return False

@@ -357,13 +357,42 @@ class Scoreboard:
 
     def unmark_lost(self) -> None:
         """The recovery was for nothing: what was marked lost and not yet resent is in flight."""
+        back = []
         for chunk in self.chunks[self.head :]:
             if chunk.status == LOST:
                 chunk.status = IN_FLIGHT
-                chunk.retransmissions = 0  # it is not in `repeated`
                 self.in_flight += chunk.end - chunk.seq
+                if chunk.resent:
+                    back.append(chunk)
         self.lost.clear()
         self.loss_edge = -1
+        if back:
+            self._take_up(back)
+
+    def _take_up(self, back: list[SentChunk]) -> None:
+        """Enter retransmissions in `repeated` that are in flight again, each at its time.
+
+        What SND.NXT was then is forgotten: that of the next one is no less.
+        """
+        ends = {chunk.end for chunk in back}
+        entries = [
+            entry
+            for entry in self.repeated
+            if entry[2].status == IN_FLIGHT
+            and entry[2].retransmissions == entry[1]
+            and entry[2].seq < entry[2].end
+            and entry[2].end not in ends
+        ]
+        for chunk in back:
+            chunk.retransmissions = max(chunk.retransmissions, 1)  # a time-out has forgotten them
+            entries.append((-1, chunk.retransmissions, chunk))
+        entries.sort(key=_sent_at)
+        nxt = self.chunks[-1].end
+        for place in range(len(entries) - 1, -1, -1):
+            if entries[place][0] < 0:
+                entries[place] = (nxt, *entries[place][1:])
+            nxt = entries[place][0]
+        self.repeated = deque(entries)
 
     def forget_sack(self) -> None:
         """The receiver reneged (RFC 2018 §8): treat what was sacked as outstanding again."""

@@ -171,7 +171,7 @@ class Sender:
         elif self.recovery is Recovery.FAST:
             self.prr.on_sent(size)
         elif self.undo.frto is Frto.PROBING:
-            self.undo.frto_room -= size
+            self.undo.frto_left -= 1
 
     def resend(self, chunk: SentChunk, size: int, now: int) -> SentChunk:
         """Put up to `size` bytes of a lost chunk in flight again."""

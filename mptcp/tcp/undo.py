@@ -13,6 +13,7 @@ Invariant: `marker` >= 0 from the beginning of a recovery until the next one or 
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 
 class Frto(enum.Enum):
@@ -23,21 +24,21 @@ class Frto(enum.Enum):
     PROBING = 2  # that ACK advanced: up to two new segments go out ahead of retransmissions
 
 
-FRTO_SEGMENTS = 2
+FRTO_SEGMENTS: Final = 2
 """RFC 5682 §2.1 (2b): new segments sent to see whether the time-out was spurious."""
 
 
 class Undo:
     """What one loss recovery has to remember to be taken back."""
 
-    __slots__ = ("first_resent_at", "frto", "frto_room", "marker", "resent")
+    __slots__ = ("first_resent_at", "frto", "frto_left", "marker", "resent")
 
     def __init__(self) -> None:
         self.marker = -1  # SND.UNA at the beginning; -1: nothing to undo
         self.first_resent_at = -1  # µs; -1: nothing was resent yet
         self.resent = 0  # bytes sent again and not reported by DSACK
         self.frto = Frto.OFF
-        self.frto_room = 0  # bytes of new data that F-RTO may still send
+        self.frto_left = 0  # new segments that F-RTO may still send, of FRTO_SEGMENTS
 
     def start(self, una: int) -> None:
         """A recovery begins at SND.UNA = `una`."""

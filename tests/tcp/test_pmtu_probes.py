@@ -17,6 +17,7 @@ from mptcp.wire.tcp import ACK
 from tests.peer import Peer, Seen, ms, seconds
 from tests.tcp.icmp import ROUTER, ROUTER6, too_big
 from tests.tcp.path_mtu import MSS, find_probe, made, next_probe, sizes
+from tests.tcp.test_recovery import seqs
 
 # -- probes, scripted ----------------------------------------------------------------------------
 
@@ -151,6 +152,24 @@ def test_loss_beside_the_probe_is_congestion() -> None:
         block = peer.sacked((behind[1].seq, behind[last - 1].end))
         peer.send(ACK, ack=probe.seq, options=[block])
     assert cc.ssthresh < before
+
+
+def test_no_probe_holds_recovery_up() -> None:
+    """RFC 4821 §7.4: none while losses are outstanding; without SACK each duplicate ACK above the
+    third lets a new segment out (RFC 6582 §3.2 step 3), however large the due probe would be."""
+    peer = made(mtu=1300)
+    connection = peer.handshake(mss=8960, sack=False, rtt=ms(100))
+    peer.subflow().cc.cwnd = 40 * 1260
+    connection.send(bytes(100 * 1260))
+    assert len(peer.drain()) == 40
+    for _ in range(3):
+        peer.send(ACK, ack=1)
+    assert seqs(peer.drain())[-1] == 1
+    peer.wire.stack.mtu_changed(peer.wire.now, 1, 4000)
+    for _ in range(30):
+        peer.send(ACK, ack=1)
+    assert set(sizes(peer.drain())) == {1300}
+    assert peer.subflow().snd.nxt == peer.subflow().snd.una + 52 * 1260  # the peer's window
 
 
 def test_search_ends() -> None:

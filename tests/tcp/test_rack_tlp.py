@@ -237,6 +237,27 @@ def test_a_repaired_loss_reduces_the_window() -> None:
     assert peer.subflow().snd.recovery is Recovery.OPEN
 
 
+def test_a_repaired_loss_is_not_taken_back_with_an_older_one() -> None:
+    """§7.4.2 (2), RFC 3708 §2: DSACKs of what was resent before say nothing of the probe's loss."""
+    peer = flight()
+    peer.send(ACK, ack=edge(0), options=[peer.sacked((edge(1), edge(5)))])
+    assert seqs(peer.drain()) == [edge(0)]
+    peer.send(ACK, ack=edge(10), at=ms(200))
+    peer.subflow().meta.send(bytes(MSS))
+    peer.drain()
+    peer.expect(ACK, seq=edge(10), within=seconds(1))
+    peer.send(ACK, ack=edge(11))
+    peer.subflow().meta.send(bytes(MSS))
+    peer.drain()
+    before = peer.subflow().cc.cwnd
+    peer.send(ACK, ack=edge(12), at=peer.wire.time + ms(100))
+    reduced = peer.subflow().cc.cwnd
+    assert reduced < before
+    for number in (0, 10):
+        peer.send(ACK, ack=edge(12), options=[peer.sacked((edge(number), edge(number + 1)))])
+    assert (peer.subflow().cc.cwnd, peer.subflow().snd.spurious) == (reduced, 0)
+
+
 @pytest.mark.parametrize("dsack", [True, False])
 def test_a_needless_probe_reduces_nothing(dsack: bool) -> None:
     """§7.4.2 (1), (3): a DSACK or a duplicate ACK tells that both copies arrived."""

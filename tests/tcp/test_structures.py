@@ -222,6 +222,22 @@ class BoardMachine(RuleBasedStateMachine):
             elif number in self.resent:
                 self.resent[number] = self.nxt  # it counts from here
 
+    @rule()
+    def take_back(self) -> None:
+        """RFC 4015 §3.2: nothing was lost. A retransmission is as old as it is (RFC 8985 §6.2), and
+        was sent when SND.NXT was no higher than at the next one."""
+        self.board.unmark_lost()
+        lost = [n for n, status in self.status.items() if status == LOST]
+        for number in sorted(lost, key=lambda n: self.sent_at[n], reverse=True):
+            self.status[number] = IN_FLIGHT
+            if number in self.ever:
+                later = [
+                    since
+                    for n, since in self.resent.items()
+                    if self.status[n] == IN_FLIGHT and self.sent_at[n] > self.sent_at[number]
+                ]
+                self.resent[number] = min(later, default=self.nxt)
+
     @precondition(lambda self: LOST in self.status.values())
     @rule(size=st.integers(1, 30))
     def resend(self, size: int) -> None:
@@ -275,6 +291,24 @@ class BoardMachine(RuleBasedStateMachine):
 
 
 TestBoard = BoardMachine.TestCase
+
+
+def test_a_retransmission_taken_back_is_as_old_as_it_is() -> None:
+    """RFC 8985 §6.2 step 5, after RFC 4015 §3.2: it must not hide what was sent before it."""
+    board = Scoreboard()
+    for number in range(3):
+        board.add(SentChunk(10 * number, 10 * number + 10, [memoryview(bytes(10))], None, number))
+    board.mark_all_lost()
+    first = board.next_lost()
+    assert first is not None
+    board.resend(first, 10, 5)
+    board.mark_all_lost()
+    board.unmark_lost()
+    assert board.mark_by_time(2, 30, 100) == (True, 1 << 62)
+    assert [chunk.status for chunk in board.chunks] == [IN_FLIGHT, LOST, IN_FLIGHT]
+    assert board.mark_by_time(6, 0, 4) == (True, 5)
+    assert board.mark_by_time(6, 0, 5) == (True, 1 << 62)
+    assert first.status == LOST
 
 
 def test_pieces_are_bounded() -> None:

@@ -193,6 +193,16 @@ def test_frto_without_new_data() -> None:
     assert seqs(peer.drain())[0] == sent[1].seq
 
 
+def test_frto_without_new_data_while_the_mss_changes() -> None:
+    """RFC 5682 §3.1 (2b): what counts is that nothing new was sent, not how large it would be."""
+    peer = timed_out(timestamps=False, data=10_000)
+    sent = peer.first_flight  # type: ignore[attr-defined]
+    stack, now = peer.wire.stack, peer.wire.now
+    stack.handle_packet(now, 1, memoryview(peer.packet(ACK, ack=sent[0].end)))
+    stack.mtu_changed(now, 1, 1000)
+    assert seqs(peer.drain())[0] == sent[1].seq
+
+
 # -- PRR (RFC 6937) --------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 The same answer serves the scheduler, which asks before it chooses (`sendable`), and `output`, which
 sends (`new_size`): what one promises and the other withholds would have each wait for the other.
-Nothing here changes a connection, but for the path MTU's search, which moves on when it is asked.
+Only `carry` changes a connection, and the path MTU's search, which moves on when it is asked.
 """
 
 from __future__ import annotations
@@ -41,6 +41,20 @@ def chunk_limit(conn: TcpConnection, segment: int) -> int:
 def segment_size(conn: TcpConnection) -> int:
     """Payload of a full-sized segment: the MSS less the options of data (RFC 6691 §3)."""
     return conn.snd.mss - conn.extra_options_length() - (TIMESTAMP_LENGTH if conn.ts_ok else 0)
+
+
+def carry(conn: TcpConnection, smss: int) -> None:
+    """Full-sized segments carry `smss` bytes from now on: RFC 5681 §2's SMSS, options excluded.
+
+    Windows are counted in it (Linux counts in `mss_cache`). It follows the path MTU and the
+    options that data has: timestamps, a DSS of 32 or 64 bits, none after a fallback.
+    """
+    cc = conn.cc
+    conn.snd.smss = cc.mss = smss
+    if not conn.snd.bytes_sent and cc.cwnd == cc.initial_window:
+        cc.cwnd = cc.initial_window = conn.initial_window(smss)
+    elif cc.cwnd < smss:
+        cc.cwnd = smss  # RFC 8201 §5.4: the window stays as it is, but it has to hold one segment
 
 
 def sendable(conn: TcpConnection, now: int) -> int:

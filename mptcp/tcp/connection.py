@@ -149,7 +149,7 @@ class TcpConnection:
         return self.state is State.CLOSED
 
     def initial_window(self, mss: int) -> int:
-        """RFC 6928 §2: IW = min(10*MSS, max(2*MSS, 14600))."""
+        """RFC 6928 §2: IW = min(10*MSS, max(2*MSS, 14600)); options are not counted."""
         return min(self.config.initial_window_segments * mss, max(2 * mss, 14600))
 
     # -- hooks: what the layer above supplies --------------------------------------------------

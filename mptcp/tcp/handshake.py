@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mptcp.tcp.allowance import carry, segment_size
 from mptcp.tcp.keepalive import start_keepalive
 from mptcp.tcp.state import NEVER, State
 from mptcp.tcp.user_timeout import advertise
@@ -72,8 +73,6 @@ def take_syn(conn: TcpConnection, seg: Segment, now: int) -> bool:
     conn.rcv_nxt = seg.seq + 1
     conn.last_ack_sent = conn.rcv_nxt
     conn.pmtu.start(conn, max(peer_mss(seg), MIN_MSS), now)
-    conn.cc.mss = snd.mss
-    conn.cc.cwnd = conn.cc.initial_window = conn.initial_window(snd.mss)
     if seg.wscale is not None and config.window_scaling:
         # RFC 7323 §2.3: a shift above 14 is used as 14.
         snd.wscale = min(seg.wscale, 14)
@@ -91,7 +90,11 @@ def take_syn(conn: TcpConnection, seg: Segment, now: int) -> bool:
     snd.wl1 = seg.seq
     snd.wl2 = snd.una
     conn.rcv_adv = conn.rcv_nxt + min(conn.receive_window(), 0xFFFF)
-    return conn.on_syn(seg)
+    if not conn.on_syn(seg):
+        return False
+    carry(conn, segment_size(conn))  # which options data will have is known now
+    conn.cc.cwnd = conn.cc.initial_window = conn.initial_window(snd.smss)
+    return True
 
 
 def establish(conn: TcpConnection, now: int) -> None:
@@ -109,7 +112,7 @@ def establish(conn: TcpConnection, now: int) -> None:
         conn.cc.srtt = snd.rtt.srtt
     else:
         # RFC 5681 §3.1: after a lost SYN the initial window is one segment.
-        conn.cc.cwnd = snd.mss
+        conn.cc.cwnd = snd.smss
         if not snd.rtt.srtt:
             # RFC 6298 (5.7): no sample, and one second was too short for the SYN.
             snd.rtt.rto_base = max(snd.rtt.rto_base, RTO_AFTER_LOST_SYN_US)

@@ -15,6 +15,7 @@ from mptcp.tcp.allowance import (
     MAX_CHUNK,
     MAX_OPTIONS,
     TIMESTAMP_LENGTH,
+    carry,
     chunk_limit,
     frto_size,
     new_size,
@@ -283,6 +284,8 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
             elif not snd.board.lost and snd.congestion_room() <= 0:
                 return None
     segment = segment_size(conn)
+    if segment != snd.smss:
+        carry(conn, segment)
     if snd.tlp.due:
         return _send_probe_of_tail(conn, segment, now)
     if snd.undo.frto is Frto.PROBING:

@@ -71,7 +71,7 @@ class Pacer:
     def _begin(self, conn: TcpConnection, segment: int, ticks: int) -> None:
         snd = conn.snd
         srtt = snd.rtt.srtt
-        if srtt <= GRAIN or snd.bytes_sent < conn.initial_window(snd.mss):
+        if srtt <= GRAIN or snd.bytes_sent < conn.initial_window(snd.smss):
             self.cost = 0
             self.left = UNPACED
             # A quantum that is more than the window: look again in a millisecond.
@@ -91,12 +91,12 @@ class Pacer:
         credit = LATE if self.held else quantum * self.cost >> 1
         self.held = False
         if not slow:
-            credit = max(credit, (conn.initial_window(snd.mss) - quantum) * self.cost)
+            credit = max(credit, (conn.initial_window(snd.smss) - quantum) * self.cost)
         if self.paid_at < ticks - credit:
             self.paid_at = ticks - credit
         if not snd.board:
             # RFC 5681 §4.1 lets a restart window go at once, and a short answer is what it is for.
-            quantum = max(quantum, conn.initial_window(snd.mss))
+            quantum = max(quantum, conn.initial_window(snd.smss))
         self.left = quantum - quantum % segment
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mptcp.tcp.allowance import TIMESTAMP_LENGTH, segment_size
+from mptcp.tcp.allowance import TIMESTAMP_LENGTH, carry, segment_size
 from mptcp.tcp.chunks import IN_FLIGHT, LOST, SACKED, SentChunk
 from mptcp.tcp.known_mtus import FLOOR_V4, FLOOR_V6, RAISE_US, plateau_below
 from mptcp.tcp.recovery import Recovery
@@ -131,13 +131,8 @@ class PathMtu:
         self.mtu = mtu
         self.unproven = True
         self._awaited_end = NEVER
-        mss = mtu - self.headers
-        conn.snd.mss = mss
-        cc = conn.cc
-        cc.mss = mss
-        # RFC 8201 §5.4: the window stays as it is, but it has to hold one segment.
-        if cc.cwnd < mss:
-            cc.cwnd = mss
+        conn.snd.mss = mtu - self.headers
+        carry(conn, segment_size(conn))
 
     # -- told by a router ----------------------------------------------------------------------
 

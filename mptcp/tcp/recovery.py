@@ -111,7 +111,7 @@ def detect_loss(snd: Sender, now: int, delivered: int = 0) -> None:
             snd.dup_acks == DUP_THRESH
             and snd.recovery is Recovery.OPEN
             and snd.una > snd.recovery_point - 1
-            and board.mark_first_lost(snd.mss)
+            and board.mark_first_lost(snd.smss)
         )
     elif not board.sacked.starts and not board.repeated:
         # What remains was sent after all that was delivered.
@@ -120,7 +120,7 @@ def detect_loss(snd: Sender, now: int, delivered: int = 0) -> None:
     elif snd.rack_tlp:
         lost = _detect_by_time(snd, now)
     else:
-        lost = bool(board.sacked) and board.mark_by_sack(snd.mss)
+        lost = bool(board.sacked) and board.mark_by_sack(snd.smss)
         if (
             not lost
             and snd.recovery is Recovery.OPEN
@@ -129,7 +129,7 @@ def detect_loss(snd: Sender, now: int, delivered: int = 0) -> None:
             and not board.first().retransmissions
         ):
             # RFC 6675 §5 (2): three duplicate ACKs though the sacked segments are small.
-            lost = board.mark_first_lost(snd.mss)
+            lost = board.mark_first_lost(snd.smss)
     if not lost:
         return
     if snd.recovery is Recovery.OPEN:
@@ -151,7 +151,7 @@ def _detect_by_time(snd: Sender, now: int) -> bool:
     urgent = (
         snd.recovery is not Recovery.OPEN
         or snd.dup_acks >= DUP_THRESH
-        or board.sacked_bytes > (DUP_THRESH - 1) * snd.mss
+        or board.sacked_bytes > (DUP_THRESH - 1) * snd.smss
     )
     patience = rack.rtt + rack.reo_wnd(urgent, snd.rtt.min_rtt, snd.rtt.srtt)
     lost, waiting = board.mark_by_time(rack.xmit_at, rack.end_seq, now - patience)
@@ -165,7 +165,7 @@ def on_reorder_timeout(snd: Sender, now: int) -> None:
     if snd.board:
         detect_loss(snd, now)
         if snd.recovery is Recovery.FAST:
-            snd.prr.on_ack(0, snd.board.in_flight, snd.cc.ssthresh, snd.mss)
+            snd.prr.on_ack(0, snd.board.in_flight, snd.cc.ssthresh, snd.smss)
 
 
 def _reduce(snd: Sender, flight_size: int) -> None:

@@ -69,6 +69,7 @@ class Sender:
         "rto_deadline",
         "rtt",
         "sack_ok",
+        "smss",
         "spared",
         "spurious",
         "timeouts",
@@ -102,6 +103,7 @@ class Sender:
         self.wscale = 0  # Snd.Wind.Shift (RFC 7323 §2.2)
         self.sack_ok = False
         self.mss = mss  # largest segment the path and the peer take, options included
+        self.smss = mss  # SMSS (RFC 5681 §2): what full-sized segments carry, options excluded
         self.cc = cc
         self.rtt = rtt
         self.board = Scoreboard()
@@ -146,16 +148,16 @@ class Sender:
             # While RACK waits for a suspect the place of its retransmission is kept free: a queue
             # that every SACK was answered into is full when the timer comes, and drops it. Small
             # windows need each of those segments (RFC 3042 §1).
-            if self.reorder_deadline < NEVER and self.cc.cwnd > SMALL_WINDOW * self.mss:
-                room -= self.mss
+            if self.reorder_deadline < NEVER and self.cc.cwnd > SMALL_WINDOW * self.smss:
+                room -= self.smss
             return room
         room = self.cc.cwnd - self.board.in_flight
         if self.recovery is Recovery.FAST:
             # RFC 6582 §3.2 steps 2-4: without SACK each duplicate ACK says one segment has left.
-            room += self.dup_acks * self.mss
+            room += self.dup_acks * self.smss
         elif self.dup_acks:
             # RFC 3042, limited transmit: the first two duplicate ACKs let new segments out.
-            room += min(self.dup_acks, DUP_THRESH - 1) * self.mss
+            room += min(self.dup_acks, DUP_THRESH - 1) * self.smss
         return room
 
     def on_sent(self, chunk: SentChunk) -> None:
@@ -200,7 +202,7 @@ class Sender:
         tlp = self.tlp
         board = self.board
         if self.sack_ok and self.rack_tlp and tlp.end_seq < 0 and not board.sacked.starts:
-            tlp.arm(now, self.rtt, board.in_flight <= self.mss, self.rto_deadline)
+            tlp.arm(now, self.rtt, board.in_flight <= self.smss, self.rto_deadline)
         else:
             tlp.deadline = NEVER
 
@@ -306,7 +308,7 @@ class Sender:
             self.undo.frto = Frto.OFF
         detect_loss(self, now, delivered)
         if self.recovery is Recovery.FAST:
-            self.prr.on_ack(delivered, board.in_flight, cc.ssthresh, self.mss)
+            self.prr.on_ack(delivered, board.in_flight, cc.ssthresh, self.smss)
         elif self.recovery is Recovery.OPEN and acked > 0:
             if ack < self.nxt:
                 self._arm_probe(now)
@@ -354,7 +356,7 @@ class Sender:
             if self.recovery is Recovery.LOSS and not self.sack_ok:
                 # RFC 3465 §2.3: L = 1 after a time-out. What lay behind the hole had left the
                 # network long before; with SACK it is not in `delivered`.
-                delivered = min(delivered, self.mss)
+                delivered = min(delivered, self.smss)
             if self.una >= self.recovery_point:
                 was_fast = self.recovery is Recovery.FAST
                 leave_recovery(self)
@@ -365,8 +367,8 @@ class Sender:
             elif self.recovery is Recovery.FAST:
                 if not self.sack_ok:
                     # RFC 6582 §3.2 step 3, partial ACK: the next hole is lost too.
-                    self.dup_acks = max(0, self.dup_acks - max(1, acked // self.mss))
-                    self.resend_at_once = self.board.mark_first_lost(self.mss)
+                    self.dup_acks = max(0, self.dup_acks - max(1, acked // self.smss))
+                    self.resend_at_once = self.board.mark_first_lost(self.smss)
                 return
         self._grow(delivered, in_flight_before)
 

@@ -122,7 +122,7 @@ def test_eifel_takes_a_time_out_back() -> None:
     """RFC 3522 §3.2: the ACK echoes the timestamp of the original, not of the retransmission."""
     peer = timed_out(timestamps=True)
     snd, cc = peer.subflow().snd, peer.subflow().cc
-    assert (snd.recovery, cc.cwnd) == (Recovery.LOSS, snd.mss)
+    assert (snd.recovery, cc.cwnd) == (Recovery.LOSS, MSS)
     first = peer.first_flight[0]  # type: ignore[attr-defined]
     old = first.option(Timestamps).val
     peer.ts_recent = old

@@ -81,6 +81,8 @@ class Config:
     max_rto_us: int = 120 * SECOND
     initial_rto_us: int = 1 * SECOND
     """RFC 6298 §2.1."""
+    min_rtt_window_us: int = 300 * SECOND
+    """How long the least RTT is remembered (RFC 8985 §6.2; Linux's `tcp_min_rtt_wlen`)."""
     delayed_ack_us: int = 40 * MILLISECOND
     """RFC 1122 §4.2.3.2 allows up to 500 ms; 40 ms is Linux's minimum."""
     time_wait_us: int = 60 * SECOND
@@ -159,8 +161,9 @@ class Config:
     """Half-open connections a listener keeps unless `listen()` says otherwise."""
     max_reassembly_bytes: int = 256 << 10
     """IP fragments held."""
-    challenge_acks_per_second: int = 100
-    """RFC 5961 §7."""
+    challenge_acks_per_second: int = 1000
+    """RFC 5961 §7, of the whole host: on average, for each second has a limit of its own between
+    half of it and one and a half times (CVE-2016-5696). 1000 since then in Linux; 0: none."""
     resets_per_second: int = 1000
     icmp_per_second: int = 1000
     """ICMP messages looked at, echo requests among them (RFC 1812 §4.3.2.8 for answers)."""
@@ -180,6 +183,7 @@ class Config:
             "min_rto_us": (1_000, 60 * SECOND),
             "max_rto_us": (1 * SECOND, 600 * SECOND),
             "initial_rto_us": (1_000, 60 * SECOND),
+            "min_rtt_window_us": (1 * SECOND, 24 * 3600 * SECOND),
             "delayed_ack_us": (0, 500 * MILLISECOND),
             "time_wait_us": (0, 600 * SECOND),
             "syn_retries": (0, 30),
@@ -204,6 +208,9 @@ class Config:
             "max_addresses": (0, 255),
             "add_addr_retries": (0, 10),
             "max_connections": (1, 1 << 24),
+            "challenge_acks_per_second": (0, 1 << 24),
+            "resets_per_second": (0, 1 << 24),
+            "icmp_per_second": (0, 1 << 24),
             "backlog": (1, 1 << 16),
         }
         for name, (low, high) in ranges.items():

@@ -39,7 +39,7 @@ from mptcp.tcp.input import segment_arrives
 from mptcp.tcp.known_mtus import PathMtuCache
 from mptcp.tcp.state import NEVER, State
 from mptcp.tcp.syncookies import SynCookies
-from mptcp.timers import RateLimit, Timed, TimerHeap
+from mptcp.timers import BlurredLimit, RateLimit, Timed, TimerHeap
 from mptcp.wire import ParseError
 from mptcp.wire.errors import ChecksumError
 from mptcp.wire.fragments import Reassembler
@@ -123,7 +123,7 @@ class Stack:
         self.numbers = 0
         """Connections so far."""
         self._time_wait: deque[TcpConnection] = deque()
-        self._challenges = RateLimit(config.challenge_acks_per_second)
+        self._challenges = BlurredLimit(config.challenge_acks_per_second, entropy)
         self._resets = RateLimit(config.resets_per_second)
         self._icmp = RateLimit(config.icmp_per_second)
 

@@ -14,6 +14,7 @@ Invariants of `TimerHeap`
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from mptcp.config import MILLISECOND, SECOND
@@ -104,16 +105,41 @@ class RateLimit:
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
-        self._left = per_second
-        self._second = 0
+        self._left = 0
+        self._second = -1
+
+    def _share(self) -> int:
+        """How many a new second has."""
+        return self._per_second
 
     def allow(self, now: int) -> bool:
         """Count one; False when the second's share is used up."""
         second = now // SECOND
         if second != self._second:
             self._second = second
-            self._left = self._per_second
+            self._left = self._share()
         if self._left <= 0:
             return False
         self._left -= 1
         return True
+
+
+class BlurredLimit(RateLimit):
+    """About so many in each second: between half of it and one and a half times, drawn anew.
+
+    A limit of the whole host is a channel: a stranger who counts what is left of it learns what
+    the others got, and so their sequence numbers (CVE-2016-5696). Linux draws its limit of
+    challenge ACKs in the same way.
+    """
+
+    __slots__ = ("_entropy",)
+
+    def __init__(self, per_second: int, entropy: Callable[[int], bytes]) -> None:
+        super().__init__(per_second)
+        self._entropy = entropy
+
+    def _share(self) -> int:
+        limit = self._per_second
+        if limit <= 0:
+            return 0
+        return (limit + 1) // 2 + int.from_bytes(self._entropy(4), "big") % limit

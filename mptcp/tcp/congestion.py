@@ -45,7 +45,7 @@ class CongestionControl:
         self.latest_rtt = 0
         """The newest RTT sample, µs; 0 while unknown."""
         self.min_rtt = 0
-        """The least RTT sample so far, µs; 0 while unknown."""
+        """The least RTT sample of the last minutes (`Config.min_rtt_window_us`), µs; 0: unknown."""
         self.rounds = 0
         """Round trips so far: counts when what was sent after the last count is acknowledged."""
         self.in_recovery = False

@@ -69,7 +69,9 @@ class TcpConnection:
         self.mss_limit = interface.mtu - (IPV4_TCP_HEADERS if len(local) == 4 else IPV6_TCP_HEADERS)
         mss = self.mss_limit
         self.cc = controllers.get(congestion_control)(mss, self.initial_window(mss), siblings)
-        rtt = RttEstimator(config.initial_rto_us, config.min_rto_us, config.max_rto_us)
+        rtt = RttEstimator(
+            config.initial_rto_us, config.min_rto_us, config.max_rto_us, config.min_rtt_window_us
+        )
         self.snd = Sender(iss, mss, self.cc, rtt, rack_tlp=config.rack_tlp)
         self.snd.validation.decay = config.slow_start_after_idle
         if not config.hystart:

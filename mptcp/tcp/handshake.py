@@ -108,7 +108,7 @@ def establish(conn: TcpConnection, now: int) -> None:
     if conn.syn_sent_at < 0:
         pass  # a SYN cookie: there is nothing to measure from
     elif snd.timeouts == 0:
-        snd.rtt.sample(conn.syn_rtt if conn.syn_rtt >= 0 else now - conn.syn_sent_at)
+        snd.rtt.sample(conn.syn_rtt if conn.syn_rtt >= 0 else now - conn.syn_sent_at, now)
         conn.cc.srtt = snd.rtt.srtt
     else:
         # RFC 5681 §3.1: after a lost SYN the initial window is one segment.

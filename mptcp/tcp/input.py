@@ -93,7 +93,7 @@ def _syn_sent(conn: TcpConnection, seg: Segment, now: int) -> None:
             conn.fast_open.answered(conn, seg, ack - snd.iss - 1, now)
         if conn.ts_ok and seg.ts_ecr and snd.timeouts:
             rtt = ((conn.timestamp(now) - seg.ts_ecr) & 0xFFFFFFFF) * 1000
-            snd.rtt.sample(max(rtt, 1000))
+            snd.rtt.sample(max(rtt, 1000), now)
         establish(conn, now)
         conn.ack_now()
         # §3.10.7.3 fourth: other controls or text are processed from the sixth step on.
@@ -228,7 +228,7 @@ def _synchronized(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None
             return
         if snd.timeouts and conn.syn_rtt >= 0:
             # The time-out need not begin at three seconds (RFC 6298 (5.7)).
-            snd.rtt.sample(conn.syn_rtt)
+            snd.rtt.sample(conn.syn_rtt, now)
         establish(conn, now)
     _established(conn, seg, seq, now)
 

@@ -329,7 +329,7 @@ class Sender:
             rtt = ts_rtt
         if rtt >= 0:
             cc.latest_rtt = rtt
-            self.rtt.sample(rtt)
+            self.rtt.sample(rtt, now)
             cc.srtt = self.rtt.srtt
             cc.min_rtt = self.rtt.min_rtt
         rack = self.rack

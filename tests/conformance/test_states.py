@@ -351,14 +351,14 @@ def test_challenge_acks_are_limited(net: Net) -> None:
     peer, app = net.established()
     for _ in range(50):
         peer.send(RST, seq=1000)
-    expected = net.differs(
-        "the limit on challenge ACKs: of the host, in `Config.challenge_acks_per_second` "
+    low, high = net.differs(
+        "the limit on challenge ACKs: of the host, about `Config.challenge_acks_per_second` "
         "(RFC 5961 §7); Linux answers one per connection in 500 ms as well",
-        ours=5,
-        kernel=1,
+        ours=(3, 7),
+        kernel=(1, 1),
     )
     got = len(peer.drain())
-    net.check(got == expected, f"{got} challenge ACKs for 50 resets")
+    net.check(low <= got <= high, f"{got} challenge ACKs for 50 resets")
     app.expect_state("ESTABLISHED")
     peer.send(ACK, seq=1, data=b"x")
     peer.expect(ACK, ack=2, within=ms(60))

@@ -23,7 +23,7 @@ def two_flows(wire: Wire) -> tuple[MetaSocket, Peer, Peer]:
     connection = first.handshake(active=False, mptcp=True, rtt=ms(50))
     second = first.beside(port=40001, local_port=5000, **SECOND_PATH)
     second.join()
-    second.subflow().snd.rtt.sample(ms(10))
+    second.subflow().snd.rtt.sample(ms(10), 0)
     first.drain()
     second.drain()
     return connection, first, second

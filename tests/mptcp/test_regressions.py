@@ -146,7 +146,7 @@ def test_data_ack_is_watched_beside_a_dead_subflow() -> None:
 def test_data_fin_goes_on_a_live_subflow() -> None:
     """§3.3.3: a DATA_FIN may go on any subflow; a dead one, asked first, does not keep it."""
     wire, connection, first, second = two_flows(rtt=ms(1))
-    second.subflow().snd.rtt.sample(ms(50))
+    second.subflow().snd.rtt.sample(ms(50), 0)
     connection.send(bytes(1000))
     assert spans(first.drain()) == [(1, 1000)]
     assert spans(second.drain()) == []

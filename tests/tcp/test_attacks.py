@@ -54,14 +54,43 @@ def test_syn_in_established_is_challenged(wire: Wire, peer: Peer, seq: int) -> N
 
 def test_challenge_acks_are_limited() -> None:
     """RFC 5961 §7: a system-wide limit per second."""
-    wire = Wire(mptcp=False, challenge_acks_per_second=5)
+    wire = Wire(mptcp=False, challenge_acks_per_second=1)
     peer = Peer(wire)
     peer.handshake()
     for _ in range(20):
         peer.send(RST, seq=100)
-    assert len(peer.drain()) == 5
+    assert len(peer.drain()) == 1
     peer.send(RST, seq=100, at=seconds(2))
     assert len(peer.drain()) == 1
+
+
+def test_the_limit_of_challenge_acks_cannot_be_counted() -> None:
+    """RFC 5961 §7, CVE-2016-5696: what one connection used up must not be seen by another, so no
+    two seconds have the same limit; on average it is the one that is configured."""
+    wire = Wire(mptcp=False, challenge_acks_per_second=20)
+    peer = Peer(wire)
+    peer.handshake()
+    counts = []
+    for second in range(2, 102):
+        wire.advance(seconds(second))
+        for _ in range(40):
+            peer.send(RST, seq=100)
+        counts.append(len(peer.drain()))
+    assert min(counts) >= 10
+    assert max(counts) <= 29
+    assert len(set(counts)) > 10
+    assert 18 < sum(counts) / len(counts) < 21
+    assert wire.stack.counters["TcpExtTCPChallengeACK"] == sum(counts)
+
+
+def test_challenge_acks_can_be_turned_off() -> None:
+    """RFC 5961 §7: a limit of 0 answers none, and resets nothing either."""
+    wire = Wire(mptcp=False, challenge_acks_per_second=0)
+    peer = Peer(wire)
+    peer.handshake()
+    peer.send(RST, seq=100)
+    peer.expect_nothing()
+    assert not peer.subflow().closed
 
 
 @pytest.mark.parametrize("beyond", [1, 1000, 1 << 30])

@@ -154,7 +154,7 @@ def test_probe_time_out() -> None:
     far = 1 << 60
     tlp.arm(5, rtt, False, far)
     assert tlp.deadline == 5 + 1_000_000
-    rtt.sample(50_000)
+    rtt.sample(50_000, 0)
     tlp.arm(5, rtt, False, far)
     assert tlp.deadline == 5 + 100_000
     tlp.arm(5, rtt, True, far)
@@ -162,7 +162,7 @@ def test_probe_time_out() -> None:
     tlp.arm(5, rtt, True, 250_000)
     assert tlp.deadline == 250_000
     fast = RttEstimator(1_000_000, 200_000, 120_000_000)
-    fast.sample(100)
+    fast.sample(100, 0)
     tlp.arm(5, fast, False, far)
     assert tlp.deadline == 5 + MIN_PTO_US
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mptcp.errors import ConnectionEnd
 from mptcp.events import Closed
 from mptcp.tcp.rtt import RttEstimator
+from mptcp.tcp.windowed_min import WindowedMin
 from mptcp.wire.tcp import ACK, RST
 from tests.options import Timestamps
 from tests.peer import Peer, Wire, ms, seconds
@@ -28,7 +29,7 @@ def test_smoothing() -> None:
     """RFC 6298 (2.2), (2.3)."""
     rtt = RttEstimator(seconds(1), 1_000, seconds(60))
     for sample, srtt, rttvar in TABLE:
-        rtt.sample(sample)
+        rtt.sample(sample, 0)
         assert rtt.srtt == srtt
         assert abs(rtt.rttvar - rttvar) <= 1  # integer division
 
@@ -50,7 +51,7 @@ def test_rto(samples: list[int], rto: int) -> None:
     """RFC 6298 (2.2), (2.3): RTO <- SRTT + max(G, K*RTTVAR), K = 4."""
     rtt = RttEstimator(seconds(1), 1_000, seconds(60))
     for sample in samples:
-        rtt.sample(sample)
+        rtt.sample(sample, 0)
     assert rtt.rto == rto
 
 
@@ -59,7 +60,7 @@ def test_rto_stays_in_its_bounds(samples: list[int]) -> None:
     """RFC 6298 (2.4), (2.5), (5.5): never below SRTT + minimum nor above the maximum."""
     rtt = RttEstimator(seconds(1), ms(200), seconds(60))
     for sample in samples:
-        rtt.sample(sample)
+        rtt.sample(sample, 0)
         assert min(rtt.srtt + ms(200), seconds(60)) <= rtt.rto <= seconds(60)
         assert min(rtt.min_rtt, rtt.srtt) <= rtt.srtt <= max(*samples, 1)
     for _ in range(20):
@@ -120,6 +121,51 @@ def test_timestamps_measure_retransmissions() -> None:
     peer.send(ACK, ack=2, options=[Timestamps(0xFFFF, stamp.val)], at=wire.time + ms(20))
     assert peer.subflow().srtt == ms(90)  # 7/8 of 100 + 1/8 of 20
     assert peer.subflow().snd.rtt.min_rtt == ms(20)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 400), st.integers(1, 50)), min_size=1, max_size=80),
+)
+def test_least_rtt_of_a_window(steps: list[tuple[int, int]]) -> None:
+    """RFC 8985 §6.2 step 1: a sample of the window, no more than the newest, and the least where
+    the least is not older than a quarter of the window."""
+    least = WindowedMin(1000)
+    samples: list[tuple[int, int]] = []
+    now = 0
+    for wait, sample in steps:
+        now += wait
+        samples.append((now, sample))
+        got = least.update(sample, now)
+        assert got == least.value
+        assert got in {kept for at, kept in samples if now - at <= 1000}
+        assert got <= min(kept for at, kept in samples if now - at <= 250)
+
+
+def test_a_path_that_has_become_longer_is_believed() -> None:
+    """RFC 8985 §6.2 step 1: the least RTT is of a recent time (Linux: five minutes)."""
+    rtt = RttEstimator(seconds(1), ms(200), seconds(60), seconds(300))
+    for second in range(100):
+        rtt.sample(ms(20), seconds(second))
+    for second in range(100, 1000):
+        rtt.sample(ms(80), seconds(second))
+        assert rtt.min_rtt == (ms(20) if second < 400 else ms(80))
+    rtt.sample(ms(15), seconds(1000))
+    assert rtt.min_rtt == ms(15)
+
+
+def test_the_window_of_the_least_rtt_is_a_setting() -> None:
+    """RFC 8985 §6.2 step 4: the reordering window follows the path: a quarter of the least RTT."""
+    wire = Wire(mptcp=False, nodelay=True, min_rtt_window_us=seconds(10))
+    peer = Peer(wire)
+    connection = peer.handshake(mss=1000, rtt=ms(20))
+    for second in range(1, 30):
+        wire.advance(seconds(second))
+        connection.send(b"x")
+        peer.drain()
+        peer.send(ACK, at=seconds(second) + ms(60))
+        snd = peer.subflow().snd
+        assert snd.cc.min_rtt == snd.rtt.min_rtt == (ms(20) if second < 10 else ms(60))
+    assert snd.rack.reo_wnd(False, snd.rtt.min_rtt, snd.rtt.srtt) == ms(15)
 
 
 def test_timer_restarts_with_each_new_ack() -> None:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from mptcp.config import Config
 from mptcp.driver import Handler
+from mptcp.engine_failures import FailureLog
 from mptcp.engine_interfaces import DeviceFactory, Interface, Offloads, Port, VnetHeaders, open_tun
 from mptcp.engine_timer import WakeUp
 from mptcp.errors import ConnectionEnd
@@ -112,8 +113,7 @@ class Engine(StreamApi):
         self._turn: asyncio.Future[None] | None = None
         self._offloads = Offloads()
         self._headers = VnetHeaders()
-        self._failures = 0
-        self._failure_at = -NEVER
+        self._failures = FailureLog(self.stack.counters)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -312,16 +312,16 @@ class Engine(StreamApi):
             except DeviceError as error:
                 self._lost(port, error)
                 break
-            except Exception:
-                self._log_failure("a packet")
+            except Exception as error:
+                self._failures.note("a packet", error, clock())
         self._pump()
 
     def _on_timer(self) -> None:
         try:
             # Early it does nothing, and is armed again.
             self.stack.handle_timeout(clock())
-        except Exception:
-            self._log_failure("a timer")
+        except Exception as error:
+            self._failures.note("a timer", error, clock())
         self._pump()
 
     def _pump(self) -> None:
@@ -361,8 +361,8 @@ class Engine(StreamApi):
                         acceptor(event.connection)
                     else:  # the listener was closed meanwhile
                         event.connection.abort()
-            except Exception:
-                self._log_failure(type(event).__name__)
+            except Exception as error:
+                self._failures.note(type(event).__name__, error, clock())
         return any_event
 
     def _transmit(self) -> bool:
@@ -395,9 +395,9 @@ class Engine(StreamApi):
                     stack.transmit_refused(now, transmit)
                 elif self._pcap is not None:
                     self._capture(header, *transmit.payload)
-        except Exception:
-            self._log_failure("sending")
-            return False
+        except Exception as error:
+            # What else is ready goes in the next turn: the stack has let go of what failed.
+            self._failures.note("sending", error, clock())
         return True
 
     def _arm(self) -> None:
@@ -413,14 +413,6 @@ class Engine(StreamApi):
         except (OSError, ValueError) as error:
             logger.error("the capture ends here: %s", error)
             self._pcap = None
-
-    def _log_failure(self, what: str) -> None:
-        """Called in an except block: an error of ours, which must neither stop nor flood."""
-        self._failures += 1
-        now = clock()
-        if now - self._failure_at >= 1_000_000:
-            self._failure_at = now
-            logger.exception("error while handling %s (%d so far)", what, self._failures)
 
     # -- the application's side ----------------------------------------------------------------
 

@@ -79,19 +79,26 @@ class TimerHeap:
         entries[:] = kept
 
     def run(self, now: int) -> None:
-        """Call `handle_timeout` of everything that is due."""
+        """Call `handle_timeout` of everything that is due, once of each.
+
+        What raises is armed again like the others; what else is due waits for the next call.
+        """
         entries = self._entries
+        fired: set[Timed] = set()
         while entries and entries[0][0] <= now:
             _, _, timed, later = heapq.heappop(entries)
             timed.heap_deadline = later
-            if timed.next_deadline() <= now:
-                timed.handle_timeout(now)
-            deadline = timed.next_deadline()
-            if deadline <= now:
-                # A policy that does not move its deadline must not hold the host up.
-                deadline = now + MILLISECOND
-            if deadline < timed.heap_deadline:
-                self._push(deadline, timed)
+            try:
+                # A policy that arms its timer for a time that has passed must not hold the host up.
+                if timed.next_deadline() <= now and timed not in fired:
+                    fired.add(timed)
+                    timed.handle_timeout(now)
+            finally:
+                deadline = timed.next_deadline()
+                if deadline <= now:
+                    deadline = now + MILLISECOND
+                if deadline < timed.heap_deadline:
+                    self._push(deadline, timed)
 
     def next(self) -> int:
         """The earliest entry; NEVER if there is none."""

@@ -54,6 +54,7 @@ LAYERS = [
         "compiled",
         "driver",
         "engine",
+        "engine_failures",
         "engine_interfaces",
         "engine_timer",
         "transport",

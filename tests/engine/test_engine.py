@@ -8,6 +8,7 @@ import logging
 import random
 import struct
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import mptcp
 from mptcp import Config, Engine, Interface
 from mptcp.engine import BUDGET
+from mptcp.engine_failures import INTERVAL_US, MAX_KINDS, FailureLog
 from mptcp.engine_interfaces import CACHE_LIMIT, Offloads, VnetHeaders
 from mptcp.events import Connected, Event
 from mptcp.tun.device import (
@@ -275,7 +277,7 @@ async def test_an_engine_starts_again(pair: Pair) -> None:
 
 
 @pytest.mark.interpreted
-async def test_an_error_of_ours_is_logged_once_a_second_and_the_rest_goes_on(
+async def test_an_error_of_ours_is_counted_and_logged_once_and_the_rest_goes_on(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with pair:
@@ -292,9 +294,48 @@ async def test_an_error_of_ours_is_logged_once_a_second_and_the_rest_goes_on(
                 device(pair.sides[0]).deliver(VNET_HDR_NONE + bytes(20))
             await pair.b.start_server(echo, port=5001)
             assert await exchange(*await pair.a.open_connection(B, 5001), b"ok") == b"ok"
-        assert pair.a._failures == 200
-        assert 1 <= len(caplog.records) <= 3
+        assert pair.a.stack.counters["EngineErrors"] == 200
+        assert len(caplog.records) == 1
         assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.interpreted
+async def test_an_error_while_sending_holds_nobody_else_up(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What else was ready goes out in the next turn, not with the next packet that comes in."""
+    async with pair:
+        await pair.b.start_server(echo, port=5001)
+        first, second = [await pair.a.open_connection(B, 5001) for _ in range(2)]
+        await pair.settle()
+        sick, sound = pair.a.stack.connections.values()
+
+        def fails(now: int) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(sick, "poll_transmit", fails)
+        first[1].write(b"lost")
+        second[1].write(b"ok")
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert pair.a.stack.counters["EngineErrors"] == 1
+        assert sound.snd.bytes_sent == 2
+
+
+def test_kinds_of_errors_are_logged_each_at_its_own_rate(caplog: pytest.LogCaptureFixture) -> None:
+    """A flood of one kind must not hide the first of another, nor fill the log by itself."""
+    counters: Counter[str] = Counter()
+    failures = FailureLog(counters)
+    for number in range(1000):
+        failures.note("a packet", ZeroDivisionError(), number * 1000)
+    failures.note("a timer", ZeroDivisionError("here"), 1_000_000)
+    assert [bool(record.exc_info) for record in caplog.records] == [True, True]
+    failures.note("a packet", ZeroDivisionError(), INTERVAL_US)
+    assert "ZeroDivisionError (1001 so far)" in caplog.records[-1].getMessage()
+    for number in range(2 * MAX_KINDS):
+        failures.note(f"kind {number}", ZeroDivisionError(), INTERVAL_US)
+    assert len(caplog.records) == 3 + MAX_KINDS - 2
+    assert counters["EngineErrors"] == 1002 + 2 * MAX_KINDS
 
 
 async def test_a_capture_holds_both_directions(tmp_path: Path, pair: Pair) -> None:

@@ -4,9 +4,13 @@ Half a minute in virtual time: one path at 8 Mbit/s, cut for six seconds, and on
 an LTE-like trace. What each path carries is drawn when a file is named (needs matplotlib).
 """
 
-import sys
+import argparse
 
 from mptcp.sim import Bulk, LinkChange, Simulation, Sink, lte_trace
+
+parser = argparse.ArgumentParser(description="Wi-Fi and LTE together, with an outage.")
+parser.add_argument("plot", nargs="?", help="the file to draw in, such as plot.png")
+plot = parser.parse_args().plot
 
 sim = Simulation(seed=1)
 a, b = sim.host("client"), sim.host("server")
@@ -28,7 +32,7 @@ sim.run(30_000_000)
 
 for name, curve in curves.items():
     print(f"{name:7} {sum(curve.mbit_s) / len(curve.mbit_s):5.2f} Mbit/s")
-if len(sys.argv) > 1:
+if plot:
     from matplotlib.figure import Figure
 
     axes = (figure := Figure()).subplots()
@@ -36,4 +40,4 @@ if len(sys.argv) > 1:
         axes.plot(curve.seconds, curve.mbit_s, label=name)
     axes.set(xlabel="virtual time, s", ylabel="Mbit/s")
     axes.legend()
-    figure.savefig(sys.argv[1])
+    figure.savefig(plot)

@@ -67,3 +67,21 @@ def test_an_experiment_of_thirty_lines_with_a_plot(tmp_path: Path) -> None:
     assert second > 2
     assert 0.9 * (first + second) < goodput < first + second
     assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_an_experiment_tells_how_it_is_used(tmp_path: Path) -> None:
+    """`--help` is a question, not the name of a plot."""
+    script = str(ROOT / "examples" / "experiment.py")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, script, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env=env,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "usage:" in done.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -53,6 +53,15 @@ Path = tuple[Direction, Direction]
 """What `connect` made: there and back."""
 
 
+def _with_prefix(address: str) -> tuple[bytes, int]:
+    """As `parse_prefix`, but the prefix must be told: a host of a network of its own (/32) has no
+    neighbour, which no scenario means. Raises ValueError."""
+    if "/" not in address:
+        example = f"{address}/{64 if ':' in address else 24}"
+        raise ValueError(f'"{address}" has no prefix length: say "{example}" or so')
+    return parse_prefix(address)
+
+
 class Simulation:
     """Hosts, routers, middleboxes, links and virtual time."""
 
@@ -146,7 +155,7 @@ class Simulation:
         both = LinkChange(
             rate_bps=rate_bps, delay_us=delay_us, loss=loss, queue_bytes=queue_bytes
         ).merged(LinkChange(**link))
-        prefixes = [parse_prefix(address) for address in (a_address, b_address) if address]
+        prefixes = [_with_prefix(address) for address in (a_address, b_address) if address]
         numbers = (len(a.out) + 1, len(b.out) + 1)
         pair = []
         for source, address, target, number, own in (

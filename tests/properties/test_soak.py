@@ -53,6 +53,14 @@ def test_the_program_counts() -> None:
     assert "network events" in out
 
 
+def test_a_word_for_a_number_is_refused_in_one_line() -> None:
+    """Status 2, and the option and the word; no name of a function of ours."""
+    process = soak("--sessions", "many")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err == "soak: argument --sessions: 'many' is not a whole number\n"
+
+
 def test_ctrl_c_ends_it_with_a_summary() -> None:
     """130, no traceback, and the figures so far."""
     process = soak("--sessions", "1000000", "--processes", "1")

@@ -431,6 +431,9 @@ def test_what_is_done_between_events_is_noticed() -> None:
 
 def test_a_host_needs_an_address() -> None:
     sim = Simulation()
+    for address in ("10.0.0.1", "fd00::1"):
+        with pytest.raises(ValueError, match=f'"{address}" has no prefix length: say "{address}/'):
+            sim.connect(sim.host("a"), address, sim.host("b"), "10.0.0.2/24")
     with pytest.raises(ValueError, match="needs an address"):
         sim.connect(sim.host("a"), None, sim.router("r"), None)
     with pytest.raises(ValueError, match="MTU"):

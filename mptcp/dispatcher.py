@@ -157,6 +157,9 @@ class Dispatcher:
         tx = self.meta.tx
         self.deadline = NEVER
         if not tx.chunks and not self.meta.data_fin_due:
+            for subflow in self.meta.subflows:
+                if subflow.fin_received and not tx.used:
+                    subflow.close()  # it was kept open for what is acknowledged now
             return
         if tx.una == self.mark:
             if self.backoff < 10:

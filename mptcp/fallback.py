@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING
 from mptcp.errors import ConnectionEnd
 from mptcp.events import FellBack
 from mptcp.tcp.state import NEVER
-from mptcp.wire.mptcp_options import RST_ADMIN_PROHIBITED, MpFail, MpTcprst
+from mptcp.wire.mptcp_options import (
+    RST_ADMIN_PROHIBITED,
+    RST_MIDDLEBOX,
+    RST_MPTCP_SPECIFIC,
+    MpFail,
+    MpTcprst,
+)
 from mptcp.wire.seq import MASK64
+from mptcp.wire.tcp import Segment
 
 if TYPE_CHECKING:
     from mptcp.meta_socket import MetaSocket
@@ -27,11 +34,15 @@ def fall_back(meta: MetaSocket, reason: str, *, silent: bool = False) -> None:
     """
     if meta.fallback:
         return
+    for subflow in list(meta.subflows):
+        if subflow.is_join:  # not there yet, and the data will be in no space it could share
+            subflow.abort(MpTcprst(RST_MPTCP_SPECIFIC).emit(), ConnectionEnd.PROTOCOL)
     meta.fallback = True
     meta.fallback_reason = reason
     for subflow in meta.subflows:
         if subflow.mptcp and meta.established and not subflow.early:
             subflow.infinite_due = True
+            subflow.mapped_end = subflow.snd.nxt
             # Until now DATA_ACKs freed data; the subflow's ACKs so far do from here on.
             acked = max(0, subflow.snd.una - subflow.snd.iss - 1 - subflow.syn_data_out)
             meta.tx.acknowledge(min(meta.local_idsn + 1 + acked, meta.tx.nxt))
@@ -43,6 +54,8 @@ def fall_back(meta: MetaSocket, reason: str, *, silent: bool = False) -> None:
     meta.tx.reinject.clear()
     meta.tx.wnd_end = 1 << 66
     meta.dispatcher.deadline = NEVER
+    # The peer's DATA_FIN has a number in a space that is no more: its FIN is what ends its data.
+    meta.rx.fin_dsn = None
     if not silent:
         meta.stack.counters["MPTcpExtFallback"] += 1
         meta.stack.emit(FellBack(meta, reason))
@@ -52,13 +65,18 @@ def fall_back(meta: MetaSocket, reason: str, *, silent: bool = False) -> None:
             meta.receiving.on_plain_data(view, meta.stack.now)
     if meta.write_closed and meta.established:
         meta.send_close()
+    if not meta.eof and any(subflow.fin_received for subflow in meta.subflows):
+        meta.eof = True  # it came while a FIN ended the subflow only
+        meta.signal_readable()
 
 
 def mp_fail_arrives(meta: MetaSocket, subflow: Subflow, option: MpFail, now: int) -> None:
     """RFC 8684 §3.7: the peer could not verify our data on this subflow."""
     if only_subflow_ever(meta):
         # The answer is an MP_FAIL too, then plain TCP with the infinite mapping.
-        _send_mp_fail(meta, subflow, option.dsn)
+        meta.stack.counters["MPTcpExtMPFailTx"] += 1
+        subflow.controls.append(MpFail(meta.rx.nxt & MASK64).emit())
+        meta.stack.mark_ready(subflow)
         fall_back(meta, "the peer reported a checksum failure (MP_FAIL)")
     else:
         subflow.abort(MpTcprst(RST_ADMIN_PROHIBITED).emit(), ConnectionEnd.PROTOCOL)
@@ -71,7 +89,11 @@ def checksum_failed(meta: MetaSocket, subflow: Subflow, dsn: int) -> bool:
     a middlebox that changes payload would change it again: the connection reverts to TCP.
     """
     if only_subflow_ever(meta):
-        _send_mp_fail(meta, subflow, dsn & MASK64)
+        # It goes with every ACK until the peer has answered: one alone may get lost, and a FIN
+        # that came first would end nothing but the subflow.
+        meta.stack.counters["MPTcpExtMPFailTx"] += 1
+        subflow.fail_dsn = dsn & MASK64
+        subflow.ack_now()
         fall_back(meta, "a DSS checksum was wrong on the only subflow")
         return True
     meta.stack.counters["MPTcpExtMPFailTx"] += 1
@@ -80,11 +102,36 @@ def checksum_failed(meta: MetaSocket, subflow: Subflow, dsn: int) -> bool:
 
 
 def only_subflow_ever(meta: MetaSocket) -> bool:
-    """The data sequence space is the subflow's, so that plain TCP can go on from here."""
-    return len(meta.subflows) == 1 and not meta.past_subflows and not meta.subflows[0].is_join
+    """The data sequence space is the subflow's, so that plain TCP can go on from here.
+
+    Joins that have not succeeded, or never did, have carried nothing.
+    """
+    if meta.past_subflows:
+        return False
+    first = False
+    for subflow in meta.subflows:
+        if not subflow.is_join:
+            first = True
+        elif subflow.fully_established:
+            return False
+    return first
 
 
-def _send_mp_fail(meta: MetaSocket, subflow: Subflow, dsn: int) -> None:
-    meta.stack.counters["MPTcpExtMPFailTx"] += 1
-    subflow.controls.append(MpFail(dsn).emit())
-    meta.stack.mark_ready(subflow)
+def acked_without_dss(subflow: Subflow) -> bool:
+    """RFC 8684 §3.7: data was acknowledged, and never any with a DATA_ACK. False: it was reset."""
+    meta = subflow.meta
+    if only_subflow_ever(meta):
+        meta.stack.counters["MPTcpExtMPCapableDataFallback"] += 1
+        fall_back(meta, "data was acknowledged without a DSS")
+        return True
+    subflow.abort(MpTcprst(RST_MIDDLEBOX).emit(), ConnectionEnd.PROTOCOL)
+    return False
+
+
+def heed_answer(subflow: Subflow, seg: Segment) -> None:
+    """After our MP_FAIL: the peer has reverted too when it says so, or sends no DSS any more."""
+    dss = seg.dss
+    infinite = dss is not None and dss.dsn is not None and dss.length == 0
+    silent = dss is None and not seg.mptcp
+    if infinite or silent or any(isinstance(option, MpFail) for option in seg.mptcp):
+        subflow.fail_dsn = -1

@@ -108,8 +108,9 @@ class Membership:
             if not meta.eof:
                 meta.eof = True
                 meta.signal_readable()
-        else:
-            # RFC 8684 §3.3.3: a FIN closes the subflow only; answer in kind.
+        elif meta.data_fin_acked or not meta.tx.used or self.has_other_working(subflow):
+            # RFC 8684 §3.3.3: a FIN closes the subflow only; answer in kind. The last subflow
+            # stays open our way while data is outstanding.
             subflow.close()
 
     def on_time_wait(self, now: int) -> None:
@@ -123,7 +124,8 @@ class Membership:
         meta = self.meta
         if subflow in meta.subflows:
             meta.subflows.remove(subflow)
-            meta.past_subflows += 1
+            if subflow.fully_established or not subflow.is_join:
+                meta.past_subflows += 1
         meta.rx.reorder.forget(subflow.path_index)
         meta.tx.nothing_for.discard(subflow)
         if meta.ended is not None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from mptcp.errors import ConnectionEnd
 from mptcp.events import DeliveryProblem
-from mptcp.fallback import checksum_failed, fall_back
+from mptcp.fallback import acked_without_dss, checksum_failed, fall_back, heed_answer
 from mptcp.mapping import RxMapping, RxMappings, TxMapping
 from mptcp.subflow_input import (
     answer_to_capable,
@@ -43,6 +43,7 @@ from mptcp.wire.icmp import IcmpKind
 from mptcp.wire.mptcp_options import (
     RST_MIDDLEBOX,
     RST_MPTCP_SPECIFIC,
+    MpFail,
     MpFastclose,
     MpTcprst,
 )
@@ -113,6 +114,12 @@ class Subflow(TcpConnection):
         `subflow_options`)."""
         self.infinite_due = False
         """The next new data declares the infinite mapping (RFC 8684 §3.7)."""
+        self.mapped_end = 0
+        """After a fallback: data before this sequence number may need the infinite mapping too."""
+        self.fail_dsn = -1
+        """DSN of the MP_FAIL that goes with bare ACKs until the peer answers; -1: none."""
+        self.dss_acked = False
+        """RFC 8684 §3.7: some of our data was acknowledged with a DATA_ACK, so DSSs pass."""
         self.rx_maps = RxMappings()
         self.dss_seen = False
         self.join_retries = 0
@@ -228,6 +235,7 @@ class Subflow(TcpConnection):
             if not self.infinite_due:
                 return parts, None
             self.infinite_due = False
+            self.mapped_end = self.snd.nxt + length
             return parts, TxMapping(dsn, ssn, 0, 0 if self.meta.checksum else None)
         checksum = None
         if self.meta.checksum:
@@ -244,15 +252,22 @@ class Subflow(TcpConnection):
         )
 
     def extra_options_length(self) -> int:
-        return data_options_length(self) if self.mptcp or self.infinite_due else 0
+        if self.mptcp or self.infinite_due or self.snd.una < self.mapped_end:
+            return data_options_length(self)
+        return 0
 
     def extra_options(self, kind: Kind, chunk: SentChunk | None, room: int) -> list[bytes]:
         if kind is Kind.RST:
             return []
         if not self.mptcp:
             mapping = chunk.mapping if chunk is not None else None
-            if isinstance(mapping, TxMapping) and mapping.length == 0:
+            if isinstance(mapping, TxMapping):
+                # Also what was sent with another mapping before: should that have got lost, the
+                # peer knows none for these bytes.
                 return [infinite_mapping(self, mapping)]
+            bare = chunk is None or not chunk.parts
+            if self.fail_dsn >= 0 and bare and room >= 12:
+                return [MpFail(self.fail_dsn).emit()]
             return []
         return segment_options(self, kind, chunk, room)
 
@@ -333,6 +348,8 @@ class Subflow(TcpConnection):
 
     def on_options(self, seg: Segment, now: int) -> bool:
         if not self.mptcp:
+            if self.fail_dsn >= 0:
+                heed_answer(self, seg)
             return True
         meta = self.meta
         if seg.mptcp and not take_options(self, seg, now):
@@ -347,19 +364,14 @@ class Subflow(TcpConnection):
             elif dss is not None:
                 self.fully_established = True
                 meta.membership.on_confirmed(now)
-            elif not self.is_join and self.snd.una > self.first_seq and not seg.mptcp:
-                # RFC 8684 §3.7: our data was acknowledged without a DSS. An ACK with another
-                # MPTCP option (a long ADD_ADDR leaves no room for a DSS) says nothing yet.
-                self.host.counters["MPTcpExtMPCapableDataFallback"] += 1
-                fall_back(meta, "data was acknowledged without a DSS")
-                return True
-        if dss is None:
-            acked = self.snd.una > self.snd.iss + 1
-            if self.is_join and acked and not self.dss_seen and not seg.mptcp:
-                # RFC 8684 §3.7: on an additional subflow that is a reason to reset it.
-                self.abort(MpTcprst(RST_MIDDLEBOX).emit(), ConnectionEnd.PROTOCOL)
-                return False
-        else:
+        if not self.dss_acked and self.snd.una > self.first_seq:
+            # RFC 8684 §3.7. An ACK with another MPTCP option (a long ADD_ADDR leaves no room for a
+            # DSS) says nothing yet.
+            if dss is not None:
+                self.dss_acked = dss.data_ack is not None
+            elif not seg.mptcp:
+                return acked_without_dss(self)
+        if dss is not None:
             self.dss_seen = True
             if dss.data_ack is not None:
                 meta.on_data_ack(self, dss, seg.window << self.snd.wscale, now)
@@ -373,6 +385,9 @@ class Subflow(TcpConnection):
                 self.reset_reason = option.reason
                 self.reset_transient = option.transient
                 self.host.counters["MPTcpExtMPRstRx"] += 1
+            elif isinstance(option, MpFail):
+                # RFC 8684 §3.7: nothing of it was DATA_ACKed; it goes again on the others.
+                self.host.counters["MPTcpExtMPFailRx"] += 1
             elif isinstance(option, MpFastclose) and option.receiver_key == self.meta.local_key:
                 self.host.counters["MPTcpExtMPFastcloseRx"] += 1
                 self.meta.on_fastclose(self.host.now)

@@ -73,6 +73,7 @@ class Simulation:
         self.hosts: list[SimHost] = []
         self.routers: list[Router] = []
         self.directions: list[Direction] = []
+        self.boxes: list[BoxNode] = []
         self.tap: Tap | None = None
         self.awake: deque[SimHost] = deque()
         self.intact = True
@@ -121,7 +122,9 @@ class Simulation:
         if isinstance(box, BoxSpec):
             box = make_box(box, self.random.getrandbits(32))
         held = Boxed(box) if isinstance(box, Box) else box
-        return BoxNode(self.agenda, name or type(box).__name__.lower(), held)
+        node = BoxNode(self.agenda, name or type(box).__name__.lower(), held)
+        self.boxes.append(node)
+        return node
 
     def connect(
         self,

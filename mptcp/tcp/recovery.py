@@ -221,7 +221,9 @@ def on_timeout(snd: Sender, now: int) -> None:
     cc = snd.cc
     first = snd.timeouts == 0
     recovering = snd.recovery is Recovery.FAST
-    asking = first and not recovering and snd.sack_ok
+    # RFC 5682 §3.1 (1): not again before what an earlier time-out set out to recover is there. New
+    # data above the hole would, through a box that passes none, cost one time-out a segment.
+    asking = first and snd.recovery is Recovery.OPEN and snd.sack_ok
     if first and board.sacked.containing(snd.una) is not None:
         # RFC 2018 §8: SND.UNA itself is sacked, so the receiver has discarded what it held.
         board.forget_sack()

@@ -203,6 +203,19 @@ def test_frto_without_new_data_while_the_mss_changes() -> None:
     assert seqs(peer.drain())[0] == sent[1].seq
 
 
+def test_frto_is_not_asked_twice() -> None:
+    """RFC 5682 §3.1 (1): a further time-out before the first one's RecoveryPoint is reached means
+    conventional recovery: what is missing goes again, not new data that a box may not let pass."""
+    peer = timed_out(timestamps=False)
+    sent = peer.first_flight  # type: ignore[attr-defined]
+    peer.send(ACK, ack=sent[0].end)
+    assert len(peer.drain()) == 2  # new data: is it there already?
+    again = peer.expect(seq=sent[1].seq, within=seconds(10))  # nobody says: a second time-out
+    peer.drain()
+    peer.send(ACK, ack=again.end)
+    assert seqs(peer.drain())[0] == sent[2].seq
+
+
 # -- PRR (RFC 6937) --------------------------------------------------------------------------------
 
 

@@ -127,6 +127,16 @@ def test_strip_one_direction_and_later() -> None:
     assert stripper.counters == {"stripped": 1}
 
 
+def test_mss_is_clamped() -> None:
+    """RFC 9293 §3.7.1: the announcement in a SYN is lowered, never raised, and nothing else."""
+    clamp = box("mss", most=700)
+    mss = bytes((2, 4, 5, 180))
+    assert through(clamp, packet(flags=SYN, options=(mss,))).mss == 700
+    assert through(clamp, packet(flags=SYN, options=(b"\2\4\1\0",))).mss == 256
+    assert through(clamp, packet(b"x")).mss is None
+    assert clamp.counters == {"clamped": 1}
+
+
 def test_lose_dss_spares_other_subtypes() -> None:
     """RFC 8684 §3.7: only the DSS goes; MP_CAPABLE on data would pass."""
     loser = box("lose-dss", after=0)

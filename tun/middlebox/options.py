@@ -6,7 +6,7 @@ import random
 from typing import Final
 
 from .base import FlowTable, OneWay, Segments, check_choice, check_range, register
-from .packet import ACK, DSS, MPTCP, RST, SYN, TcpPacket
+from .packet import ACK, DSS, MPTCP, MSS, RST, SYN, TcpPacket
 
 _ALL: Final = ("all", "syn", "syn-ack", "syns", "non-syn")
 
@@ -111,6 +111,28 @@ class DropSyns(OneWay):
         if segment.flags & ACK:
             return [(not forward, segment.answer(RST, segment.ack, 0))]
         return [(not forward, segment.answer(RST | ACK, 0, segment.end))]
+
+
+@register
+class ClampMss(OneWay):
+    """Lowers the MSS that SYNs announce, as access routers do."""
+
+    name = "mss"
+
+    def __init__(self, *, rng: random.Random, direction: str = "both", most: int = 1400) -> None:
+        """`most`: 64 to 65535 bytes."""
+        super().__init__(rng=rng, direction=direction)
+        check_range("most", most, 64, 65535)
+        self._most = most
+
+    def act(self, now: int, segment: TcpPacket, forward: bool) -> Segments:
+        """See `OneWay`."""
+        if segment.flags & SYN:
+            for place, option in enumerate(segment.options):
+                if option[0] == MSS and int.from_bytes(option[2:4], "big") > self._most:
+                    segment.options[place] = option[:2] + self._most.to_bytes(2, "big")
+                    self.count("clamped")
+        return [(forward, segment)]
 
 
 @register

@@ -18,6 +18,7 @@ PSH: Final = 8
 ACK: Final = 16
 
 NOP: Final = 1
+MSS: Final = 2
 SACK: Final = 5
 TIMESTAMPS: Final = 8
 MPTCP: Final = 30

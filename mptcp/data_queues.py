@@ -211,7 +211,18 @@ WINDOW_STEP: Final = 1460
 class DataReceiver:
     """Receive side of the data sequence space."""
 
-    __slots__ = ("adv", "buffer", "fin_dsn", "memory", "nxt", "queue", "reorder", "step", "unread")
+    __slots__ = (
+        "adv",
+        "buffer",
+        "fin_dsn",
+        "mapped",
+        "memory",
+        "nxt",
+        "queue",
+        "reorder",
+        "step",
+        "unread",
+    )
 
     def __init__(self, buffer: int) -> None:
         self.buffer = buffer
@@ -223,6 +234,8 @@ class DataReceiver:
         self.unread = 0
         self.memory = 0
         """Bytes kept alive by `queue`, buffers and bookkeeping included."""
+        self.mapped = 0
+        """Bytes kept alive by the mappings of the subflows (`mapping.RxMappings`)."""
         self.reorder = ReorderQueue()
         self.fin_dsn: int | None = None
 
@@ -240,7 +253,7 @@ class DataReceiver:
         free = self.buffer - self.unread
         # What is charged beyond twice the buffer shrinks the offer: small segments pin more than
         # they carry (Linux's sk_rmem_alloc against sk_rcvbuf does the same).
-        spare = (2 * self.buffer - self.memory - self.reorder.memory) // 2
+        spare = (2 * self.buffer - self.memory - self.reorder.memory - self.mapped) // 2
         edge = self.nxt + max(0, min(free, spare))
         if edge - self.adv >= self.step:
             self.adv = edge

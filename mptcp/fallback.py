@@ -61,7 +61,7 @@ def fall_back(meta: MetaSocket, reason: str, *, silent: bool = False) -> None:
         meta.stack.emit(FellBack(meta, reason))
     # What waited for a checksum: nothing will verify it now, and it comes before what follows.
     for subflow in list(meta.subflows):
-        for view in subflow.rx_maps.take_held():
+        for view in subflow.rx_maps.clear():
             meta.receiving.on_plain_data(view, meta.stack.now)
     if meta.write_closed and meta.established:
         meta.send_close()

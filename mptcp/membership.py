@@ -127,6 +127,7 @@ class Membership:
             if subflow.fully_established or not subflow.is_join:
                 meta.past_subflows += 1
         meta.rx.reorder.forget(subflow.path_index)
+        subflow.rx_maps.clear()
         meta.tx.nothing_for.discard(subflow)
         if meta.ended is not None:
             return

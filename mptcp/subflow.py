@@ -120,7 +120,7 @@ class Subflow(TcpConnection):
         """DSN of the MP_FAIL that goes with bare ACKs until the peer answers; -1: none."""
         self.dss_acked = False
         """RFC 8684 §3.7: some of our data was acknowledged with a DATA_ACK, so DSSs pass."""
-        self.rx_maps = RxMappings()
+        self.rx_maps = RxMappings(meta.rx)
         self.dss_seen = False
         self.join_retries = 0
         self.nodelay = meta.nodelay
@@ -406,9 +406,11 @@ class Subflow(TcpConnection):
             if mapping.checksum is None:
                 meta.receiving.on_data(self, mapping.dsn + offset, view[:count], now)
             else:
-                mapping.hold(view[:count])
+                self.rx_maps.hold(mapping, view[:count])
                 if offset + count == mapping.length and not self._verify(mapping, now):
                     return
+            if offset + count == mapping.length:
+                self.rx_maps.done(mapping)
             ssn += count
             view = view[count:]
         if len(view):
@@ -427,7 +429,6 @@ class Subflow(TcpConnection):
         for view in mapping.held:
             self.meta.receiving.on_data(self, dsn, view, now)
             dsn += len(view)
-        mapping.held = []
         return True
 
     def _unmapped(self, now: int) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mptcp import keys
 from mptcp.errors import ConnectionEnd
 from mptcp.fallback import fall_back, mp_fail_arrives, only_subflow_ever
-from mptcp.mapping import MAX_MAPPINGS, RxMapping
+from mptcp.mapping import RxMapping
 from mptcp.tcp.state import State
 from mptcp.wire.dss import Dss
 from mptcp.wire.mptcp_options import (
@@ -168,7 +168,7 @@ def take_mapping(subflow: Subflow, dss: Dss, now: int) -> bool:
         mapping = RxMapping(dsn, ssn, payload, length, dss.checksum)
         if not subflow.rx_maps.add(mapping, subflow.next_ssn):
             subflow.host.counters["MPTcpExtDSSNotMatching"] += 1
-            if len(subflow.rx_maps.maps) >= MAX_MAPPINGS:
+            if subflow.rx_maps.full():
                 return False  # no room: the segment is not acknowledged and comes again
     if dss.data_fin:
         meta.receiving.on_data_fin(dsn + payload, now)

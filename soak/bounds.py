@@ -15,6 +15,10 @@ TIMERS_PER_OBJECT: Final = 64
 """Timers are lazy: each object may leave early entries behind."""
 
 
+MAPPED_IN_ORDER: Final = 256 << 10
+"""What a subflow may have beside, for the mapping that is being filled: 64 KiB and their due."""
+
+
 class Peaks:
     """The highest shares of each bound that a session came to."""
 
@@ -45,6 +49,8 @@ def check(stack: Stack, peaks: Peaks) -> None:
         share = (rx.memory + rx.reorder.memory) / (2 * rx.buffer)
         if share > peaks.receive:
             peaks.receive = share
+        if not 0 <= rx.mapped <= 2 * rx.buffer + MAPPED_IN_ORDER * len(stack.connections):
+            raise Failure(f"{rx.mapped} for mappings, of 2 * {rx.buffer}")
         if rx.reorder.memory > 2 * rx.buffer:
             raise Failure(f"reorder queue {rx.reorder.memory} of 2 * {rx.buffer}")
         if len(meta.subflows) > config.max_subflows:

@@ -8,7 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mptcp.mapping import MAX_MAPPINGS, RxMapping, RxMappings
+from mptcp.data_queues import DataReceiver
+from mptcp.mapping import MAPPING_OVERHEAD, MAX_MAPPINGS, RxMapping, RxMappings
 from mptcp.reorder import ReorderQueue
 
 arrivals = st.lists(
@@ -110,7 +111,8 @@ def test_shortcut_to_a_node_that_is_gone() -> None:
 @given(st.lists(st.tuples(st.integers(1, 120), st.integers(1, 30)), max_size=30))
 def test_mappings(declared: list[tuple[int, int]]) -> None:
     """The first declaration of an SSN holds; a contradiction is told; a repetition is not one."""
-    maps = RxMappings()
+    rx = DataReceiver(1 << 20)
+    maps = RxMappings(rx)
     model: dict[int, int] = {}
     for number, (ssn, length) in enumerate(declared):
         dsn = 1000 * (number + 1)
@@ -122,23 +124,30 @@ def test_mappings(declared: list[tuple[int, int]]) -> None:
             assert maps.add(RxMapping(dsn, ssn, length, length, None), 1)
         else:
             assert wanted & set(model)
+        assert rx.mapped == len(maps.maps) * MAPPING_OVERHEAD
     for ssn in range(1, 160):
         found = maps.find(ssn)
         assert (found is not None) == (ssn in model)
         if found is not None:
             assert found.dsn + ssn - found.ssn == model[ssn]
+    assert (maps.maps, rx.mapped) == ([], 0)
 
 
 def test_mappings_are_bounded() -> None:
-    """A stranger cannot make us keep mappings without end."""
-    maps = RxMappings()
-    for number in range(MAX_MAPPINGS + 10):
-        ssn = 1 + 2 * number
-        assert maps.add(RxMapping(ssn, ssn, 1, 1, None), 1) == (number < MAX_MAPPINGS)
+    """A stranger cannot make us keep mappings without end, nor more of them than the buffer is."""
+    for buffer, limit in ((1 << 20, MAX_MAPPINGS), (1 << 16, -(-(1 << 17) // MAPPING_OVERHEAD))):
+        maps = RxMappings(DataReceiver(buffer))
+        for number in range(1, limit + 10):
+            ssn = 1 + 2 * number
+            assert maps.add(RxMapping(ssn, ssn, 1, 1, None), 1) == (number <= limit)
+        assert maps.full()
+        assert maps.add(RxMapping(1, 1, 1, 1, None), 1)  # what is due next is always taken
+        assert maps.clear() == []
+        assert maps.rx.mapped == 0
 
 
 def test_late_mappings_are_ignored() -> None:
     """What was delivered needs no mapping any more."""
-    maps = RxMappings()
+    maps = RxMappings(DataReceiver(1 << 20))
     assert maps.add(RxMapping(5000, 1, 100, 100, None), 101)
     assert maps.maps == []

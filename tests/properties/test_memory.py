@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mptcp import keys
-from mptcp.mapping import MAX_MAPPINGS
 from mptcp.meta_socket import MetaSocket
 from mptcp.stack import Offload, Stack
 from mptcp.timers import FEW
+from mptcp.wire.checksum import dss_checksum, parts_sum
 from mptcp.wire.mptcp_options import MpJoinSyn
+from mptcp.wire.seq import MASK64
 from mptcp.wire.tcp import ACK, SYN
 from soak.bounds import Peaks, check
 from soak.program import Failure
@@ -110,8 +111,8 @@ def test_what_is_not_read(mptcp: bool, pieces: list[int], holes: bool) -> None:
     """RFC 9293 §3.8.6: more than the window is not taken; and what is taken costs at most four
     times the buffer, whatever the peer cuts it into, holes (RFC 2018) included."""
     wire, peer, connection, empty = receiving(mptcp)
-    # A mapping that waits for its bytes is no payload; there are few, whatever the buffer.
-    limit = 4 * BUFFER + (MAX_MAPPINGS * 256 if mptcp else 0)
+    # A mapping that waits for its bytes is no payload, and has twice the buffer beside it at most.
+    limit = (6 if mptcp else 4) * BUFFER
     seq, turn = 2 if holes else 1, 0
     while seq < 3 * BUFFER and turn < 3000:
         size = pieces[turn % len(pieces)]
@@ -126,9 +127,8 @@ def test_what_is_not_read(mptcp: bool, pieces: list[int], holes: bool) -> None:
     held = true_bytes(wire.stack) - empty
     assert held < limit
     # The account is what the memory is.
-    own = connection.rx.memory + connection.rx.reorder.memory
+    own = connection.rx.memory + connection.rx.reorder.memory + connection.rx.mapped
     own += sum(subflow.reassembly.memory for subflow in connection.subflows)
-    own += sum(len(subflow.rx_maps.maps) for subflow in connection.subflows) * 256
     assert 0.3 * own - 20_000 < held < 1.5 * own + 20_000
 
 
@@ -147,6 +147,52 @@ def test_what_waits_for_its_checksum() -> None:
     assert peer.subflow().rcv_nxt - peer.subflow().irs == 6_000
     assert connection.rx.unread == 0
     assert true_bytes(wire.stack) - empty < 30_000
+
+
+def test_what_waits_for_its_checksum_keeps_nothing_else_alive() -> None:
+    """Pieces at the end of long repetitions, which RFC 9293 §3.10.7.4 trims, wait alone; they are
+    charged until they are verified (RFC 8684 §3.3.1)."""
+    wire = Wire(mptcp=True, checksum=True, receive_buffer=2 * BUFFER)
+    peer = Peer(wire)
+    connection = peer.handshake(mptcp=True, confirm=False)
+    data = bytes(60_000)
+    dsn = (connection.remote_idsn + 1) & MASK64
+    checksum = dss_checksum(dsn, 1, len(data), parts_sum([memoryview(data)]))
+    mapping = peer.dss(data_ack=1, dsn=1, ssn=1, length=len(data), checksum=checksum)
+    peer.send(ACK, data=data[:1], options=[mapping])
+    empty = true_bytes(wire.stack)
+    seq, own = 2, [peer.dss(data_ack=1)]
+    while seq < len(data) - 4097:
+        for size in (4096, 1):
+            packet = peer.packet(ACK, seq=1, data=data[: seq + size - 1], options=own)
+            wire.inject(packet, offload=Offload(True, 1000))
+            seq += size
+    assert len(data) - 5000 < connection.rx.mapped < 2 * len(data)
+    assert true_bytes(wire.stack) - empty < 2 * len(data)
+    assert connection.rx.unread == 0
+    wire.inject(peer.packet(ACK, seq=seq, data=data[seq - 1 :], options=own))
+    assert connection.recv() == data
+    assert connection.rx.mapped == 0
+    peer.drain()
+
+
+def test_mappings_without_data() -> None:
+    """RFC 8684 §3.3.1 lets a mapping come before its data: on bare ACKs they take no window, but
+    what they weigh is bounded by the buffer, lessens the window, and ends with the subflow."""
+    wire, peer, connection, empty = receiving(True)
+    window = connection.rx.window()
+    for number in range(4000):
+        at = 100_000 + 10 * number
+        peer.send(ACK, options=[peer.dss(data_ack=1, dsn=at, ssn=at, length=10)])
+    peer.drain()
+    assert 2 * BUFFER <= connection.rx.mapped < 2 * BUFFER + 1000
+    assert true_bytes(wire.stack) - empty < 4 * BUFFER
+    peer.send(ACK, data=bytes(BUFFER // 2))
+    assert connection.recv() == bytes(BUFFER // 2)
+    peer.drain()
+    assert connection.rx.window() <= window - BUFFER // 2
+    connection.abort()
+    assert connection.rx.mapped == 0
 
 
 @pytest.mark.parametrize("mptcp", [False, True], ids=["TCP", "MPTCP"])
@@ -287,6 +333,9 @@ def test_the_bounds_are_watched() -> None:
     def received(connection: MetaSocket, _: Stack) -> None:
         connection.rx.memory = 4 * BUFFER + 1
 
+    def mapped(connection: MetaSocket, _: Stack) -> None:
+        connection.rx.mapped = -1
+
     def reassembled(connection: MetaSocket, _: Stack) -> None:
         connection.subflows[0].reassembly.memory = 2 * BUFFER + 1
 
@@ -300,6 +349,7 @@ def test_the_bounds_are_watched() -> None:
     spoil(queued, "send buffer")
     spoil(reordered, "reorder queue")
     spoil(received, "received")
+    spoil(mapped, "mappings")
     spoil(reassembled, "reassembly")
     spoil(subflows, "subflows")
     spoil(timers, "timers")

@@ -330,6 +330,7 @@ def _join(stack: Stack, seg: Segment, option: MpJoinSyn, now: int, isn: int | No
     subflow.remote_id = option.address_id
     subflow.remote_nonce = option.nonce
     subflow.backup = option.backup
+    subflow.backup_request = meta.options.priorities.wanted(seg.dst, subflow.interface)
     subflow.local_nonce = stack.entropy(4)
     if seg.dst != meta.fendpoint.local:
         subflow.local_id = stack.book.identifier(seg.dst)

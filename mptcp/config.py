@@ -154,6 +154,9 @@ class Config:
     rejoin_max_delay_us: int = 30 * SECOND
     announce_addresses: bool = True
     """Send ADD_ADDR for the stack's other addresses when it is the server."""
+    announce_port: int = 0
+    """Port told with those addresses (RFC 8684 §3.4.1), where subflows are to go; it needs no
+    listener, for a token tells the connection. 0: none is told, so the connection's own."""
 
     max_connections: int = 65536
     max_time_wait: int = 16384
@@ -207,6 +210,7 @@ class Config:
             "max_subflows": (1, 64),
             "max_addresses": (0, 255),
             "add_addr_retries": (0, 10),
+            "announce_port": (0, 65535),
             "max_connections": (1, 1 << 24),
             "challenge_acks_per_second": (0, 1 << 24),
             "resets_per_second": (0, 1 << 24),

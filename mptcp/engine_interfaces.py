@@ -59,6 +59,8 @@ class Interface:
     mtu: int = 1500
     offload: bool = True
     routes: Sequence[str] | None = None
+    backup: bool = False
+    """Ask peers to send by it only while no other subflow works (RFC 8684 §3.3.8)."""
 
     def __post_init__(self) -> None:
         try:
@@ -102,6 +104,7 @@ class Interface:
             offload=device.offload,
             addresses=[parse_prefix(text) for text in self.addresses],
             routes=[parse_prefix(text) for text in self.routes or ()],
+            backup=self.backup,
         )
 
 

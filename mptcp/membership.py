@@ -97,6 +97,7 @@ class Membership:
         if not meta.confirmed and not meta.fallback:
             meta.confirmed = True
             meta.paths.manager.on_established(now)
+            meta.options.priorities.on_confirmed()
             meta.stack.rearm(meta)
 
     def on_fin(self, subflow: Subflow, now: int) -> None:

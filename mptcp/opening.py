@@ -97,7 +97,9 @@ def join(stack: Stack, meta: MetaSocket, path: Path) -> None:
     subflow.path_index = path.index
     subflow.local_id = path.local_id
     subflow.remote_id = path.remote_id
-    subflow.backup_request = path.backup
+    subflow.backup_request = path.backup or meta.options.priorities.wanted(
+        endpoint.local, interface
+    )
     subflow.local_nonce = stack.entropy(4)
     stack.counters["MPTcpExtMPJoinSynTx"] += 1
     subflow.open_active(stack.now)

@@ -64,13 +64,13 @@ class PathControl:
             return False
         mac = keys.add_addr_hmac(meta.local_key, meta.remote_key, address_id, address, port)
         self.stack.counters["MPTcpExtAddAddrTx"] += 1
-        return self._signal(subflow, AddAddr(address_id, address, port, mac).emit())
+        return self.signal(subflow, AddAddr(address_id, address, port, mac).emit())
 
     def withdraw(self, address_ids: tuple[int, ...]) -> None:
         subflow = next((s for s in self.meta.subflows if s.usable), None)
         if subflow is not None and address_ids:
             self.stack.counters["MPTcpExtRmAddrTx"] += 1
-            self._signal(subflow, RemoveAddr(address_ids).emit())
+            self.signal(subflow, RemoveAddr(address_ids).emit())
 
     def close_path(self, path_index: int) -> None:
         for subflow in list(self.meta.subflows):
@@ -98,7 +98,7 @@ class PathControl:
         meta = self.meta
         return meta.confirmed and not meta.fallback and meta.ended is None
 
-    def _signal(self, subflow: Subflow, option: bytes) -> bool:
+    def signal(self, subflow: Subflow, option: bytes) -> bool:
         """Queue an option for a pure ACK of `subflow`."""
         if option in subflow.controls or len(subflow.controls) >= MAX_CONTROLS:
             return False
@@ -122,7 +122,7 @@ class PathControl:
             return  # RFC 8684 §3.4.1: silently ignored
         counters["MPTcpExtAddAddr"] += 1
         echo = AddAddr(option.address_id, option.address, option.port, None, True).emit()
-        if self._signal(subflow, echo):
+        if self.signal(subflow, echo):
             counters["MPTcpExtEchoAddTx"] += 1
         self.manager.on_add_addr(option.address_id, option.address, option.port, now)
         self.stack.rearm(meta)

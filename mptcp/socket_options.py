@@ -1,4 +1,4 @@
-"""What an application may set for one connection: keep-alive, user timeout, buffers.
+"""What an application may set for one connection: keep-alive, user timeout, buffers, backups.
 
 `connection.options`, or `writer.get_extra_info("options")`. Settings hold for the subflows there
 are and for those to come; what is not set is the configuration's.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mptcp.config import SECOND
+from mptcp.priority import Priorities
 from mptcp.tcp.autotune import ReceiveTuning, send_buffer
 from mptcp.tcp.keepalive import KeepAlive, start_keepalive
 from mptcp.tcp.state import FLUSHING
@@ -32,6 +33,7 @@ class SocketOptions:
         "_receive_set",
         "_send_set",
         "_user_timeout",
+        "priorities",
         "send_tuned",
         "tuning",
     )
@@ -41,6 +43,8 @@ class SocketOptions:
         self._keepalive: tuple[bool, int, int, int] | None = None
         self._user_timeout: tuple[int, bool] | None = None
         self._dscp = meta.config.dscp
+        self.priorities = Priorities(meta)
+        """Which subflows the peer is to use as backups."""
         self._receive_set = False
         self._send_set = False
         self.tuning: ReceiveTuning | None = None
@@ -114,6 +118,14 @@ class SocketOptions:
             self._send_set = True
             self._meta.tx.capacity = send
             self.send_tuned = False
+
+    def backup(self, address: str | bytes, backup: bool = True) -> None:
+        """Ask the peer to send to our `address` only while no other subflow works, or no longer so.
+
+        RFC 8684 §3.3.8: by MP_PRIO on the subflows there are, by the B flag of MP_JOIN on those to
+        come. Raises ValueError for what is no address.
+        """
+        self.priorities.ask(address, backup)
 
     def dscp(self, code_point: int) -> None:
         """Mark what is sent from now on (RFC 2474; 0 to 63). Raises ValueError."""

@@ -46,7 +46,15 @@ LAYERS = [
         "scheduler",
         "timers",
     },
-    {"events", "fallback", "socket_options", "subflow", "subflow_input", "subflow_options"},
+    {
+        "events",
+        "fallback",
+        "priority",
+        "socket_options",
+        "subflow",
+        "subflow_input",
+        "subflow_options",
+    },
     {"dispatcher", "membership", "meta_socket", "paths", "receiving"},
     {"accepting", "icmp_errors", "info", "opening", "ports", "stack"},
     {

@@ -111,15 +111,18 @@ class BuiltinPathManager(PathManager):
         if not self.ready:
             return
         present = {address for _, address in self.transport.local_addresses()}
+        gone = {i for i, address in self.announced.items() if address not in present}
         for path in list(self.paths.values()):
             if path.endpoint.local not in present:
+                # RFC 8684 §3.4.2: an MP_JOIN has told the peer of it as an ADD_ADDR would have.
+                if path.established:
+                    gone.add(path.local_id)
                 self._drop(path)
-        gone = tuple(i for i, address in self.announced.items() if address not in present)
+        for address_id in gone:
+            self.announced.pop(address_id, None)
+            self.on_echo(address_id, now)
         if gone:
-            for address_id in gone:
-                del self.announced[address_id]
-                self.on_echo(address_id, now)
-            self.transport.withdraw(gone)
+            self.transport.withdraw(tuple(sorted(gone)))
         if not self.transport.is_client and self.config.announce_addresses:
             self._announce_all(now)
         self._update(now)
@@ -260,7 +263,8 @@ class BuiltinPathManager(PathManager):
         if entry.tries > self.config.add_addr_retries:
             self.pending.remove(entry)
             return
-        if self.transport.announce(entry.address_id, entry.address, None):
+        port = self.config.announce_port or None
+        if self.transport.announce(entry.address_id, entry.address, port):
             entry.tries += 1
         entry.deadline = now + (self.config.add_addr_timeout_us << max(entry.tries - 1, 0))
 

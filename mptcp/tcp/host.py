@@ -28,10 +28,11 @@ class Interface:
     """One attachment of the host to a network, as the core sees it.
 
     `addresses` are raw bytes with prefix lengths; `routes` are the destinations reachable through
-    it (empty: every destination of the families it has an address of).
+    it (empty: every destination of the families it has an address of). `backup`: peers are asked to
+    use it only while no other works (RFC 8684 §3.3.8).
     """
 
-    __slots__ = ("addresses", "id", "mtu", "name", "offload", "routes", "up")
+    __slots__ = ("addresses", "backup", "id", "mtu", "name", "offload", "routes", "up")
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Interface:
         offload: bool = False,
         addresses: list[tuple[bytes, int]] | None = None,
         routes: list[tuple[bytes, int]] | None = None,
+        backup: bool = False,
     ) -> None:
         self.id = id
         self.name = name
@@ -50,6 +52,7 @@ class Interface:
         self.addresses = addresses or []
         self.routes = routes or []
         self.up = True
+        self.backup = backup
 
 
 class Transmit:

@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 COMPILED := build/compiled/.ready
 PEER ?= ours
 SESSIONS ?= 200000
+MINUTES ?= 3
 SEED ?= 0
 
-.PHONY: setup compiled demo test test-both soak lint clean system
+.PHONY: setup compiled demo test test-both soak fuzz lint clean system
 
 setup: $(VENV)/.ready
 
@@ -56,11 +57,19 @@ test-both: setup compiled system
 soak: setup compiled
 	$(BIN)/python -m soak --sessions $(SESSIONS) --seed $(SEED)
 
+# Coverage-guided fuzzing of the parsers and of a stack in each state (docs/fuzzing.md).
+$(VENV)/.fuzz: $(VENV)/.ready
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[fuzz]'
+	@touch $@
+
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m fuzz --minutes $(MINUTES)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests demo examples soak
+	$(BIN)/mypy tests demo examples soak fuzz
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-out bench-out

@@ -21,7 +21,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -31,6 +31,8 @@ from mptcp.tun.netns import Namespace
 from tests.interop.script import Script, defaults_for
 
 PORT: Final = 5001
+witnesses: Final[list[Callable[[Lab], contextlib.AbstractContextManager[None]]]] = []
+"""Who watches the labs that are made from now on."""
 PATIENCE_S: Final = 60.0
 _ROOT: Final = Path(__file__).parents[2]
 
@@ -129,6 +131,8 @@ class Emulated:
 
     rate_bps: int
     delay_us: int
+    queue_bytes: int | None = None
+    """None: a bandwidth-delay product."""
 
 
 class Lab:
@@ -166,6 +170,7 @@ class Lab:
                 b=PathEnd(device=f"w{path}", namespace=self.far),
                 rate_bps=link.rate_bps,
                 delay_us=link.delay_us,
+                queue_bytes=link.queue_bytes,
                 seed=path,
             )
             for path, link in enumerate(emulated, 1)
@@ -283,9 +288,12 @@ def _device_table() -> dict[str, tuple[int, int]]:
 def lab(
     *families: int, far_is_ours: bool = False, emulated: tuple[Emulated, ...] = ()
 ) -> Iterator[Lab]:
-    """A network for one test."""
+    """A network for one test; `witnesses` record it."""
     made = Lab(families, far_is_ours, emulated)
     try:
-        yield made
+        with contextlib.ExitStack() as watching:
+            for witness in witnesses:
+                watching.enter_context(witness(made))
+            yield made
     finally:
         made.close()

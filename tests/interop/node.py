@@ -3,7 +3,8 @@
     python -m tests.interop.node SPEC
 
 SPEC (JSON): role (client, server), host, port, script, seed, period, digest, interfaces (a list of
-[name, address, offload]), and as option `config` (fields of `Config`).
+[name, address, offload]), and as options `config` (fields of `Config`) and `backup` (names of
+interfaces that are to be used as backups).
 The report has the digests, the error that ended the script, the richest `mptcp_info` that was seen
 (that with the most subflows, the latest of those), the bytes sent and received at each local
 address by all subflows there ever were, and the counters of the stack.
@@ -35,6 +36,8 @@ class Node:
         self.subflows: list[Subflow] = []
         self.closed: list[str] = []
         self.joined = asyncio.Event()
+        self.losses: list[tuple[int, str]] = []
+        """Interfaces to lose, each once so many bytes have come."""
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
         engine.on_event = self.on_event
@@ -71,6 +74,8 @@ class Node:
                 return
             if sink.put(data):
                 self.look()
+            while self.losses and sink.received >= self.losses[0][0]:
+                self.engine.interface_down(self.losses.pop(0)[1])
 
     async def wait_for_subflows(self, count: int) -> None:
         while len(self.subflows) < count:
@@ -101,6 +106,10 @@ class Node:
                 await self.engine.loop.run_in_executor(None, sys.stdin.readline)
             case "subflows":
                 await self.wait_for_subflows(arguments[0])
+            case "backup":
+                self.writer.get_extra_info("options").backup(*arguments)
+            case "lose":
+                self.losses.append((arguments[1], arguments[0]))
             case "abort":
                 self.writer.transport.abort()
             case "error":
@@ -157,6 +166,10 @@ class Node:
             "received_at": dict(received),
             "path_mtus": [subflow.path_mtu for subflow in subflows],
             "ecn": [subflow.ecn for subflow in subflows],
+            "flows": [
+                [flow.local, flow.remote, flow.remote_port, flow.bytes_sent, flow.bytes_received]
+                for flow in subflows
+            ],
             "closed": self.closed,
             "counters": dict(self.engine.stack.counters),
         }
@@ -165,7 +178,7 @@ class Node:
 async def node(spec: dict[str, Any]) -> dict[str, Any]:
     """Run a specification to its report."""
     interfaces = [
-        mptcp.Interface(name, address, offload=offload)
+        mptcp.Interface(name, address, offload=offload, backup=name in spec.get("backup", ()))
         for name, address, offload in spec["interfaces"]
     ]
     config = mptcp.Config(**spec.get("config", {}))

@@ -11,6 +11,8 @@ A script is a list of steps, each a list of a name and arguments:
     ["send", n]  ["receive", n]  ["eof"]  ["until_eof"]
     ["gate"]         print a line, wait for one
     ["subflows", n]  wait until that many have been established (nodes only)
+    ["backup", address, flag]  ask for subflows from there to be backups (nodes only)
+    ["lose", name, n]  lose that interface once n bytes have come (nodes only)
     ["abort"]        RST (the kernel: SO_LINGER 0)
     ["error"]        wait until the connection fails
 

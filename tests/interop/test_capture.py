@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
-import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from tests.interop.lab import Lab, lab
+from tests.interop.lab import lab
 from tests.interop.script import Script
 from tests.interop.test_transfers import check_node
+from tests.interop.witness import TCPDUMP, TSHARK, ask, capture
 
-TSHARK: Final = shutil.which("tshark")
-TCPDUMP: Final = shutil.which("tcpdump")
 pytestmark = [
     pytest.mark.netns,
     pytest.mark.skipif(TSHARK is None, reason="tshark is not installed"),
@@ -33,32 +29,6 @@ MP_CAPABLE: Final = "0"
 MP_JOIN: Final = "1"
 DSS: Final = "2"
 ADD_ADDR: Final = "3"
-
-
-@contextlib.contextmanager
-def capture(network: Lab, target: Path) -> Iterator[None]:
-    """Every packet that comes to or leaves the far namespace, once; the file is whole after it."""
-    command = [str(TCPDUMP), "-i", "any", "-n", "-U", "-s", "0", "-B", "65536", "-w", str(target)]
-    # tcpdump as root would give its file to a user of its own.
-    dump = network.far.run([*command, "-Z", "root"], stderr=subprocess.PIPE)
-    assert dump.stderr is not None
-    with dump.stderr as complaints:
-        assert any(b"listening on" in line for line in complaints)
-        try:
-            yield
-        finally:
-            dump.terminate()
-            dump.wait(10)
-
-
-def ask(target: Path, keep: str, *fields: str) -> list[list[str]]:
-    """The fields of the packets that pass the filter, one list per packet."""
-    command = [str(TSHARK), "-r", str(target), "-Y", keep, "-T", "fields"]
-    command += ["-o", "tcp.check_checksum:TRUE", "-o", "mptcp.analyze_mappings:TRUE"]
-    for field in fields:
-        command += ["-e", field]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=60, text=True)
-    return [line.split("\t") for line in done.stdout.splitlines()]
 
 
 def check_both(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
@@ -83,7 +53,7 @@ def test_tshark_finds_no_fault(tmp_path: Path, families: tuple[int, ...], we_con
         network = stack.enter_context(lab(*families))
         if we_connect:
             network.signal_far_addresses()
-        with capture(network, target):
+        with capture(network.far, target):
             # Without offload, what is on the wire is what we wrote, checksums included.
             if we_connect:
                 theirs = stack.enter_context(network.kernel("server", THEIRS))

@@ -11,7 +11,7 @@ import pytest
 from tests.interop.lab import PORT, Lab, lab
 from tests.interop.script import Script
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("witnessed")]
 
 MIB: Final = 1 << 20
 FIRST_TALKS: Final[Script] = [["send", MIB], ["eof"], ["until_eof"]]

@@ -13,7 +13,7 @@ from tests.interop.lab import PORT, lab
 from tests.interop.script import Script
 from tests.interop.test_transfers import bad_counters, check_bytes
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("witnessed")]
 
 MIB: Final = 1 << 20
 

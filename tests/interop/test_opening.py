@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-import shutil
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -20,10 +20,10 @@ import pytest
 from mptcp import Config, Engine, Interface
 from mptcp.engine_interfaces import Attachment, open_tun
 from mptcp.tun.netns import Namespace
+from tests.interop.witness import TSHARK, complaints
 
 pytestmark = pytest.mark.netns
 
-TSHARK: Final = shutil.which("tshark")
 STACK, KERNEL, PORT = "10.1.0.2", "10.1.0.1", 5001
 IPPROTO_MPTCP: Final = 262
 TCP_FASTOPEN: Final = 23
@@ -92,6 +92,8 @@ async def test_data_in_our_syn(kernel: Namespace, protocol: int, tmp_path: Path)
         server.close()
         await server.wait_closed()
         assert engine.stack.counters["TcpExtTCPFastOpenActive"] == 1
+    if TSHARK is not None:
+        assert complaints(capture) == Counter()
     assert fast_syns(capture) == [(0, 0), (len(REQUEST), 8)]
 
 
@@ -128,6 +130,8 @@ async def test_data_in_the_kernels_syn(kernel: Namespace, protocol: int, tmp_pat
         server.close()
         assert engine.stack.counters["TcpExtTCPFastOpenPassive"] == 1
         assert plain == [protocol == 0] * 2
+    if TSHARK is not None:
+        assert complaints(capture) == Counter()
     assert fast_syns(capture) == [(0, 0), (len(REQUEST), 8)]
 
 

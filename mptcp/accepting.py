@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from mptcp.addressing import can_be_source, parse_address
 from mptcp.errors import AddressInUseError, ConnectionEnd
 from mptcp.fallback import fall_back
+from mptcp.monitor import tell_listener
 from mptcp.opening import new_meta, new_subflow
 from mptcp.path_manager.base import EndpointId
 from mptcp.subflow import Role, Subflow
@@ -94,7 +95,8 @@ class Listener:
 
     def close(self) -> None:
         """Accept no more. Idempotent."""
-        self.stack.listeners.pop((self.address, self.port), None)
+        if self.stack.listeners.pop((self.address, self.port), None) and self.stack.monitors:
+            tell_listener(self, "listener-closed")
         for meta in list(self.half_open):
             meta.abort()
         self.half_open.clear()
@@ -126,6 +128,8 @@ def listen(
         fast_open = stack.config.fast_open
     listener = Listener(stack, raw, port, backlog or stack.config.backlog, fast_open)
     stack.listeners[raw, port] = listener
+    if stack.monitors:
+        tell_listener(listener, "listener-created")
     return listener
 
 
@@ -179,7 +183,6 @@ def _accept(
     isn: int | None = None,
 ) -> None:
     """Begin a connection of `listener`, with the ISN given or RFC 6528's."""
-    stack.counters["TcpPassiveOpens"] += 1
     meta = new_meta(stack, listener)
     listener.half_open.add(meta)
     subflow = new_subflow(
@@ -307,15 +310,20 @@ def cookie_arrives(stack: Stack, seg: Segment, now: int) -> bool:
 def _join(stack: Stack, seg: Segment, option: MpJoinSyn, now: int, isn: int | None) -> None:
     """RFC 8684 §3.2: a SYN that wants to join the connection of a token."""
     meta = stack.tokens.get(option.token)
+    counters = stack.counters
     if meta is None or meta.fallback or meta.ended is not None or not meta.confirmed:
-        stack.counters["MPTcpExtMPJoinNoTokenFound"] += 1
+        counters["MPTcpExtMPJoinNoTokenFound"] += 1
         stack.reset_for(seg, seg.interface, MpTcprst(RST_MPTCP_SPECIFIC).emit())
         return
     if len(meta.subflows) >= stack.config.max_subflows:
-        stack.counters["MPTcpExtMPJoinRejected"] += 1
+        counters["MPTcpExtMPJoinRejected"] += 1
         stack.reset_for(seg, seg.interface, MpTcprst(RST_LACK_OF_RESOURCES).emit())
         return
-    stack.counters["MPTcpExtMPJoinSynRx"] += 1
+    counters["MPTcpExtMPJoinSynRx"] += 1
+    if option.backup:
+        counters["MPTcpExtMPJoinSynBackupRx"] += 1
+    if seg.dport != meta.fendpoint.local_port:
+        counters["MPTcpExtMPJoinPortSynRx"] += 1
     subflow = new_subflow(
         stack,
         meta,

@@ -31,9 +31,11 @@ from mptcp.engine_failures import FailureLog
 from mptcp.engine_interfaces import DeviceFactory, Interface, Offloads, Port, VnetHeaders, open_tun
 from mptcp.engine_timer import WakeUp
 from mptcp.errors import ConnectionEnd
+from mptcp.event_stream import EventStream
 from mptcp.events import Accepted, Closed, Event
-from mptcp.info import MptcpInfo, mptcp_info
+from mptcp.info import MptcpInfo
 from mptcp.meta_socket import MetaSocket
+from mptcp.monitor import LIMIT
 from mptcp.path_manager.base import path_managers
 from mptcp.scheduler import schedulers
 from mptcp.stack import Stack
@@ -108,6 +110,7 @@ class Engine(StreamApi):
         self._pcap: PcapWriter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._numbers = 0
+        self._streams: list[EventStream] = []
         self._scheduled = False
         self._wake_up: WakeUp | None = None
         self._turn: asyncio.Future[None] | None = None
@@ -199,6 +202,9 @@ class Engine(StreamApi):
             if self._pcap is not None and self._pcap is not self._pcap_target:
                 self._pcap.close()
             self._pcap = None
+            for stream in self._streams:
+                stream.close()
+            self._streams.clear()
             self._loop = None
             self._scheduled = False
 
@@ -416,9 +422,18 @@ class Engine(StreamApi):
 
     # -- the application's side ----------------------------------------------------------------
 
+    def monitor(self, limit: int = LIMIT) -> EventStream:
+        """What happens to connections from now on, as `ip mptcp monitor` tells it (`monitor`).
+
+        `limit` events wait for the reader; more are lost and counted. Raises ValueError.
+        """
+        stream = EventStream(self.stack.monitor(limit))
+        self._streams.append(stream)
+        return stream
+
     def connections(self) -> list[MptcpInfo]:
         """A snapshot of every connection."""
-        return [mptcp_info(meta) for meta in sorted(self.stack.metas, key=lambda m: m.number)]
+        return self.stack.info()
 
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:

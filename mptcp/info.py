@@ -1,6 +1,8 @@
-"""Snapshots of connections for people and programs: `writer.get_extra_info("mptcp_info")`.
+"""Snapshots of connections: `connection.info()`, `writer.get_extra_info("mptcp_info")`.
 
-Times are microseconds, sizes bytes, addresses text.
+Times are microseconds, sizes bytes, rates bytes a second, addresses text. What Linux's `mptcp_info`
+and `tcp_info` say stands in records of those names, under the kernel's names and in its units
+(`linux_info`); beside them is what the kernel does not tell.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mptcp.addressing import format_address
+from mptcp.linux_info import MptcpKernelInfo, TcpInfo, kernel_info, pacing_rate, tcp_info
 
 if TYPE_CHECKING:
     from mptcp.meta_socket import MetaSocket
@@ -43,6 +46,26 @@ class SubflowInfo:
     bytes_acked: int
     bytes_retransmitted: int
     bytes_received: int
+    role: str
+    """How it came to be: initial-active, initial-passive, join-active, join-passive."""
+    congestion_control: str
+    recovery: str
+    """open, fast or loss."""
+    spurious: int
+    """Recoveries that were taken back: nothing had been lost."""
+    min_rtt: int
+    rack_rtt: int
+    """RACK.rtt: of the newest segment known to be delivered (RFC 8985 §5.2)."""
+    reordering_seen: bool
+    pacing_rate: int
+    """0: pacing holds nothing back."""
+    delivery_rate: int
+    """Of the last whole round trip."""
+    backup_request: bool
+    """We asked the peer to use it as backup; `backup`: the peer asked us."""
+    reset_reason: int | None
+    """MP_TCPRST's code, received or sent (RFC 8684 §3.6)."""
+    tcp_info: TcpInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +103,28 @@ class MptcpInfo:
     checksum: bool
     eof: bool
     ended: str | None
+    established: bool
+    server_side: bool
+    scheduler: str
+    reorder_queued: int
+    """Bytes of memory that out-of-order data takes."""
+    past_subflows: int
+    """Subflows that are gone."""
+    mptcp_info: MptcpKernelInfo
     subflows: list[SubflowInfo] = field(default_factory=list)
     paths: list[PathInfo] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+    def brief(self) -> dict[str, Any]:
+        """As `to_dict`, without the kernel's records."""
+        values = asdict(self)
+        del values["mptcp_info"]
+        for subflow in values["subflows"]:
+            del subflow["tcp_info"]
+        return values
 
 
 def subflow_info(subflow: Subflow) -> SubflowInfo:
@@ -117,6 +156,20 @@ def subflow_info(subflow: Subflow) -> SubflowInfo:
         bytes_acked=snd.bytes_acked,
         bytes_retransmitted=snd.bytes_retransmitted,
         bytes_received=subflow.bytes_received,
+        role=subflow.role.name.lower().replace("_", "-"),
+        congestion_control=subflow.meta.congestion_control,
+        recovery=snd.recovery.name.lower(),
+        spurious=snd.spurious,
+        min_rtt=snd.rtt.min_rtt,
+        rack_rtt=snd.rack.rtt,
+        reordering_seen=snd.rack.reordering_seen,
+        pacing_rate=pacing_rate(subflow),
+        delivery_rate=subflow.stats.delivery_rate,
+        backup_request=subflow.backup_request,
+        reset_reason=(
+            subflow.reset_reason if subflow.reset_reason is not None else subflow.reset_sent
+        ),
+        tcp_info=tcp_info(subflow),
     )
 
 
@@ -143,6 +196,12 @@ def mptcp_info(meta: MetaSocket) -> MptcpInfo:
         checksum=meta.checksum and not meta.fallback,
         eof=meta.eof,
         ended=meta.ended.value if meta.ended is not None else None,
+        established=meta.established,
+        server_side=not meta.is_client,
+        scheduler=meta.config.scheduler,
+        reorder_queued=meta.rx.reorder.memory,
+        past_subflows=meta.past_subflows,
+        mptcp_info=kernel_info(meta),
         subflows=[subflow_info(subflow) for subflow in meta.subflows],
         paths=[
             PathInfo(

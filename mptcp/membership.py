@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mptcp.errors import ConnectionEnd
 from mptcp.events import Accepted, Connected, SubflowClosed, SubflowEstablished, Writable
+from mptcp.monitor import tell_connection
 from mptcp.path_manager.base import EndpointId
 from mptcp.tcp.state import NEVER
 from mptcp.wire.mptcp_options import RST_MPTCP_SPECIFIC
@@ -56,6 +57,7 @@ class Membership:
         """The first subflow is there for the application."""
         meta = self.meta
         meta.established = True
+        meta.was_mptcp = not meta.fallback
         meta.fendpoint = EndpointId(
             subflow.local, subflow.local_port, subflow.remote, subflow.remote_port
         )
@@ -96,6 +98,8 @@ class Membership:
         meta = self.meta
         if not meta.confirmed and not meta.fallback:
             meta.confirmed = True
+            if meta.stack.monitors:
+                tell_connection(meta, "established")
             meta.paths.manager.on_established(now)
             meta.options.priorities.on_confirmed()
             meta.stack.rearm(meta)

@@ -28,6 +28,7 @@ from mptcp.events import (
     Urgent,
     Writable,
 )
+from mptcp.info import MptcpInfo, mptcp_info
 from mptcp.membership import Membership
 from mptcp.path_manager.base import EndpointId
 from mptcp.paths import PathControl
@@ -98,6 +99,8 @@ class MetaSocket:
         self.past_subflows = 0
         # close
         self.established = False
+        self.was_mptcp = False
+        """It was MPTCP when it was established; it may have fallen back since."""
         self.write_closed = False
         self.app_closed = False
         self.urgent_mark = 0
@@ -182,6 +185,7 @@ class MetaSocket:
                 self.shutdown()
             return
         if self.rx.unread or self.rx.reorder:
+            self.stack.counters["TcpExtTCPAbortOnClose"] += 1
             self.abort()
             return
         self.shutdown()
@@ -256,6 +260,10 @@ class MetaSocket:
             una = min(tx.una + acked, tx.nxt)  # the FIN is not data
             if una > tx.una:
                 self._acknowledged(una, now)
+
+    def info(self) -> MptcpInfo:
+        """A snapshot of everything there is to know of the connection (docs/stack-api.md)."""
+        return mptcp_info(self)
 
     # -- receiving -----------------------------------------------------------------------------
 

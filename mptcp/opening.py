@@ -60,6 +60,8 @@ def connect(
         meta.send(data)
     if fast_open:
         subflow.fast_open = ClientFastOpen(stack.fast_open_cache, destination, stack.now)
+    if subflow.mptcp:
+        stack.counters["MPTcpExtMPCapableSYNTX"] += 1
     subflow.open_active(stack.now)
     return meta
 
@@ -69,6 +71,7 @@ def join(stack: Stack, meta: MetaSocket, path: Path) -> None:
     endpoint = path.endpoint
     interface = stack.book.owner.get(endpoint.local)
     if interface is None:
+        stack.counters["MPTcpExtMPJoinSynTxBindErr"] += 1
         meta.paths.manager.on_subflow_closed(path.index, refused=False, now=stack.now)
         return
     try:
@@ -80,7 +83,7 @@ def join(stack: Stack, meta: MetaSocket, path: Path) -> None:
             endpoint.remote_port,
         )
     except AddressInUseError:
-        stack.counters["MPTcpExtMPJoinPortExhausted"] += 1
+        stack.counters["MPTcpExtMPJoinSynTxBindErr"] += 1
         meta.paths.manager.on_subflow_closed(path.index, refused=True, now=stack.now)
         return
     subflow = new_subflow(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mptcp import keys
 from mptcp.errors import ConnectionEnd
+from mptcp.monitor import tell_announced, tell_removed
 from mptcp.path_manager.base import EndpointId, path_managers
 from mptcp.tcp.state import NEVER
 from mptcp.wire.mptcp_options import RST_UNSPECIFIED, AddAddr, MpTcprst, RemoveAddr
@@ -32,6 +33,10 @@ class PathControl:
         self.stack = meta.stack
         self.manager = path_managers.get(meta.config.path_manager)(self, meta.config)
         self.no_join_initial = False
+        self.announced: set[int] = set()
+        """Identifiers of ours that the peer was told and that were not withdrawn."""
+        self.accepted: set[int] = set()
+        """Identifiers of the peer's, likewise."""
 
     # -- MultipathTransport --------------------------------------------------------------------
 
@@ -63,14 +68,19 @@ class PathControl:
         if subflow is None or not meta.remote_key:
             return False
         mac = keys.add_addr_hmac(meta.local_key, meta.remote_key, address_id, address, port)
+        if not self.signal(subflow, AddAddr(address_id, address, port, mac).emit()):
+            self.stack.counters["MPTcpExtAddAddrTxDrop"] += 1
+            return False
+        self.announced.add(address_id)
         self.stack.counters["MPTcpExtAddAddrTx"] += 1
-        return self.signal(subflow, AddAddr(address_id, address, port, mac).emit())
+        return True
 
     def withdraw(self, address_ids: tuple[int, ...]) -> None:
         subflow = next((s for s in self.meta.subflows if s.usable), None)
         if subflow is not None and address_ids:
-            self.stack.counters["MPTcpExtRmAddrTx"] += 1
-            self.signal(subflow, RemoveAddr(address_ids).emit())
+            sent = self.signal(subflow, RemoveAddr(address_ids).emit())
+            self.stack.counters["MPTcpExtRmAddrTx" if sent else "MPTcpExtRmAddrTxDrop"] += 1
+            self.announced.difference_update(address_ids)
 
     def close_path(self, path_index: int) -> None:
         for subflow in list(self.meta.subflows):
@@ -121,17 +131,25 @@ class PathControl:
             counters["MPTcpExtAddAddrHMacFailure"] += 1
             return  # RFC 8684 §3.4.1: silently ignored
         counters["MPTcpExtAddAddr"] += 1
+        if option.port is not None:
+            counters["MPTcpExtPortAdd"] += 1
         echo = AddAddr(option.address_id, option.address, option.port, None, True).emit()
-        if self.signal(subflow, echo):
-            counters["MPTcpExtEchoAddTx"] += 1
+        sent = self.signal(subflow, echo)
+        counters["MPTcpExtEchoAddTx" if sent else "MPTcpExtEchoAddTxDrop"] += 1
+        self.accepted.add(option.address_id)
+        if self.stack.monitors:
+            tell_announced(meta, option.address_id, option.address, option.port)
         self.manager.on_add_addr(option.address_id, option.address, option.port, now)
         self.stack.rearm(meta)
 
     def on_remove_addr(self, option: RemoveAddr, now: int) -> None:
         """RFC 8684 §3.4.2: the peer has lost addresses; the last subflow is not given up for it."""
         meta = self.meta
-        self.stack.counters["MPTcpExtRmAddr"] += 1
+        self.stack.counters["MPTcpExtRmAddr"] += len(option.address_ids)
+        self.accepted.difference_update(option.address_ids)
         for address_id in option.address_ids:
+            if self.stack.monitors:
+                tell_removed(meta, address_id)
             indices = [p.index for p in self.manager.table() if p.remote_id == address_id]
             for subflow in list(meta.subflows):
                 gone = subflow.remote_id == address_id or subflow.path_index in indices

@@ -61,7 +61,13 @@ class Receiving:
                     meta.stack.counters["MPTcpExtRcvPruned"] += 1
                     return
                 meta.stack.counters["MPTcpExtOFOQueue"] += 1
+                tail = rx.reorder.tail
+                if tail is None or dsn >= tail.end:
+                    meta.stack.counters["MPTcpExtOFOQueueTail"] += 1
+                nodes = rx.reorder.nodes
                 rx.reorder.insert(subflow.path_index, dsn, view)
+                if rx.reorder.nodes <= nodes:
+                    meta.stack.counters["MPTcpExtOFOMerge"] += 1
                 return
             # What is here already stays: the first copy wins (RFC 8684 §3.3.1).
             rx.reorder.insert(subflow.path_index, rx.nxt, view[rx.nxt - dsn :])
@@ -82,6 +88,7 @@ class Receiving:
             self._end_of_data(now)
         if meta.app_closed:
             # RFC 1122 §4.2.2.13: data for an application that is gone.
+            meta.stack.counters["TcpExtTCPAbortOnData"] += 1
             meta.abort_all()
             meta.finish(ConnectionEnd.ABORTED, now)
             return

@@ -26,10 +26,14 @@ from mptcp.config import Config
 from mptcp.errors import ConnectionEnd
 from mptcp.events import Closed, Event
 from mptcp.icmp_errors import icmp_arrives
+from mptcp.info import MptcpInfo
 from mptcp.meta_socket import MetaSocket
+from mptcp.mib import snapshot
+from mptcp.monitor import LIMIT, Monitor, tell_event
 from mptcp.path_manager.base import Path, path_managers
 from mptcp.ports import syn_may_reuse, take_over
 from mptcp.scheduler import schedulers
+from mptcp.subflow_options import count_reset
 from mptcp.tcp import cubic
 from mptcp.tcp.congestion import controllers
 from mptcp.tcp.connection import TcpConnection
@@ -119,6 +123,8 @@ class Stack:
         self._ready: deque[TcpConnection] = deque()
         self._raw: deque[Transmit] = deque()
         self._events: deque[Event] = deque()
+        self.monitors: list[Monitor] = []
+        """Who reads the event stream (`monitor`)."""
         self._timers = TimerHeap()
         self.numbers = 0
         """Connections so far."""
@@ -260,9 +266,11 @@ class Stack:
                 self.counters["IpInAddrErrors"] += 1
                 return
             if ip.is_fragment:
+                self.counters["IpReasmReqds"] += 1
                 whole = self.fragments.add(now, packet, ip)
                 if whole is None:
                     return
+                self.counters["IpReasmOKs"] += 1
                 packet = memoryview(whole)
                 ip = parse_ip(packet)
             if ip.protocol == TCP:
@@ -279,6 +287,7 @@ class Stack:
                 self.counters["IpInUnknownProtos"] += 1
         except ChecksumError:
             self.counters["TcpInCsumErrors"] += 1
+            self.counters["TcpInErrs"] += 1
         except ParseError:
             self.counters["IpInHdrErrors"] += 1
 
@@ -299,6 +308,7 @@ class Stack:
             else:
                 segment_arrives(connection, seg, now)
             return
+        self.counters["TcpInSegs"] += 1
         if flags & RST:
             return
         if flags & (SYN | ACK | FIN) == SYN:
@@ -326,6 +336,8 @@ class Stack:
             header = template.build(0, ack, RST | ACK, 0, options, 0)
         template.finish_checksum(header, [])
         self.counters["TcpOutRsts"] += 1
+        self.counters["TcpOutSegs"] += 1
+        count_reset(self.counters, options)
         self._raw.append(Transmit(owner.id, header, []))
 
     def send_raw(self, interface: int, packet: bytes) -> None:
@@ -352,6 +364,7 @@ class Stack:
         )
         if self.connections.get(key) is connection:
             del self.connections[key]
+            connection.stats.on_forgotten()
         self._timers.forget(connection)
 
     def forget_meta(self, meta: MetaSocket) -> None:
@@ -369,6 +382,7 @@ class Stack:
         waiting = self._time_wait
         waiting.append(connection)
         while len(waiting) > self.config.max_time_wait:
+            self.counters["TcpExtTCPTimeWaitOverflow"] += 1
             waiting.popleft().terminate(ConnectionEnd.CLOSED, self.now)
         while waiting and waiting[0].state is not State.TIME_WAIT:
             waiting.popleft()
@@ -385,6 +399,8 @@ class Stack:
         # Its subflows live on for a while, and things still happen to them.
         if event.connection.ended is None or type(event) is Closed:
             self._events.append(event)
+            if self.monitors:
+                tell_event(event)
 
     # -- time and output -----------------------------------------------------------------------
 
@@ -435,6 +451,25 @@ class Stack:
         self.counters["IpOutDiscards"] += 1
         if transmit.connection is not None:
             transmit.connection.transmit_refused(transmit.chunk, now)
+
+    def monitor(self, limit: int = LIMIT) -> Monitor:
+        """A sink for the event stream from now on, until its `close()`; it holds `limit` events.
+
+        Raises ValueError for a limit below 1.
+        """
+        if limit < 1:
+            raise ValueError(f"limit {limit} is below 1: a sink holds at least one event")
+        sink = Monitor(self, limit)
+        self.monitors.append(sink)
+        return sink
+
+    def mib(self) -> dict[str, int]:
+        """Every counter of docs/counters.md, those that are 0 too, and the gauges."""
+        return snapshot(self)
+
+    def info(self) -> list[MptcpInfo]:
+        """A snapshot of every connection, in the order they were opened."""
+        return [meta.info() for meta in sorted(self.metas, key=lambda meta: meta.number)]
 
     def poll_event(self) -> Event | None:
         """The next event, None when there is none."""

@@ -27,6 +27,7 @@ from mptcp.subflow_input import (
     third_ack,
 )
 from mptcp.subflow_options import (
+    count_reset,
     data_options_length,
     infinite_mapping,
     prepared_options,
@@ -130,6 +131,10 @@ class Subflow(TcpConnection):
         """Reason code of a received MP_TCPRST."""
         self.reset_transient = False
         """Its T flag: the path may be tried again (RFC 8684 §3.6)."""
+        self.reset_sent: int | None = None
+        """Reason code of the MP_TCPRST we sent."""
+        self.went_stale = False
+        """Its retransmission timer has expired and nothing was acknowledged since."""
 
     # -- views for schedulers ------------------------------------------------------------------
 
@@ -219,6 +224,9 @@ class Subflow(TcpConnection):
     def has_more(self) -> bool:
         return self.meta.tx.queued > 0
 
+    def held_by_buffer(self) -> bool:
+        return self.meta.writable_wanted
+
     def send_window(self) -> int:
         return min(self.snd.window_room(), self.meta.dispatcher.send_window(self))
 
@@ -236,6 +244,7 @@ class Subflow(TcpConnection):
                 return parts, None
             self.infinite_due = False
             self.mapped_end = self.snd.nxt + length
+            self.host.counters["MPTcpExtInfiniteMapTx"] += 1
             return parts, TxMapping(dsn, ssn, 0, 0 if self.meta.checksum else None)
         checksum = None
         if self.meta.checksum:
@@ -295,6 +304,8 @@ class Subflow(TcpConnection):
         return third_ack(self, seg, now) if self.mptcp else True
 
     def on_established(self, now: int) -> None:
+        if not self.is_active:
+            self.host.counters["TcpPassiveOpens"] += 1
         if self.mptcp:
             self.meta.controllers.append(self.cc)
         if self.role is Role.JOIN_ACTIVE:
@@ -423,7 +434,7 @@ class Subflow(TcpConnection):
             mapping.dsn & MASK64, mapping.ssn & MASK32, mapping.declared_length, total
         )
         if expected != mapping.checksum:
-            self.host.counters["MPTcpExtDSSCsumErr"] += 1
+            self.host.counters["MPTcpExtDataCsumErr"] += 1
             return checksum_failed(self.meta, self, mapping.dsn)  # True: held bytes are delivered
         dsn = mapping.dsn
         for view in mapping.held:
@@ -443,9 +454,17 @@ class Subflow(TcpConnection):
         self.abort(MpTcprst(RST_MIDDLEBOX).emit(), ConnectionEnd.PROTOCOL)
         return False
 
+    def abort(self, options: bytes = b"", end: ConnectionEnd = ConnectionEnd.ABORTED) -> None:
+        if self.state not in (State.CLOSED, State.SYN_SENT, State.TIME_WAIT):
+            self.reset_sent = count_reset(self.host.counters, options)
+        super().abort(options, end)
+
     # -- hooks: events -------------------------------------------------------------------------
 
     def on_acked(self, acked: int, now: int) -> None:
+        if self.went_stale:
+            self.went_stale = False
+            self.host.counters["MPTcpExtSubflowRecover"] += 1
         self.meta.on_subflow_acked(self, acked, now)
 
     def on_urgent(self, ahead: int) -> None:
@@ -460,6 +479,9 @@ class Subflow(TcpConnection):
 
     def on_rto(self, now: int) -> None:
         self.meta.dispatcher.on_timeout(self, now)
+        if self.mptcp and not self.went_stale:
+            self.went_stale = True
+            self.host.counters["MPTcpExtSubflowStale"] += 1
         if self.snd.timeouts == self.config.r1_retries:
             # RFC 1122 §4.2.3.5 (c): R1 is reached; the scheduler has known since the first.
             self.meta.stack.emit(DeliveryProblem(self.meta, self))
@@ -469,6 +491,8 @@ class Subflow(TcpConnection):
 
     def on_closed(self, end: ConnectionEnd, now: int) -> None:
         self.ended = end
+        if end is ConnectionEnd.INTERFACE_LOST and self.mptcp:
+            self.host.counters["MPTcpExtRmSubflow"] += 1
         if self.cc in self.meta.controllers:
             self.meta.controllers.remove(self.cc)
         self.meta.membership.on_closed(self, end, now)

@@ -13,6 +13,7 @@ from mptcp import keys
 from mptcp.errors import ConnectionEnd
 from mptcp.fallback import fall_back, mp_fail_arrives, only_subflow_ever
 from mptcp.mapping import RxMapping
+from mptcp.monitor import tell_subflow
 from mptcp.tcp.state import State
 from mptcp.wire.dss import Dss
 from mptcp.wire.mptcp_options import (
@@ -45,6 +46,7 @@ def answer_to_capable(subflow: Subflow, seg: Segment) -> None:
             and option.hmac_sha256
             and not option.extensibility
         ):
+            subflow.host.counters["MPTcpExtMPCapableSYNACKRX"] += 1
             subflow.meta.learn_peer(option)
             return
     subflow.host.counters["MPTcpExtMPCapableFallbackSYNACK"] += 1
@@ -63,7 +65,12 @@ def answer_to_join(subflow: Subflow, seg: Segment) -> bool:
                 meta.remote_key, meta.local_key, option.nonce, subflow.local_nonce
             )
             if hmac.compare_digest(expected, option.hmac):
-                subflow.host.counters["MPTcpExtMPJoinSynAckRx"] += 1
+                counters = subflow.host.counters
+                counters["MPTcpExtMPJoinSynAckRx"] += 1
+                if option.backup:
+                    counters["MPTcpExtMPJoinSynAckBackupRx"] += 1
+                if subflow.remote_port != meta.fendpoint.remote_port:
+                    counters["MPTcpExtMPJoinPortSynAckRx"] += 1
                 return True
             subflow.host.counters["MPTcpExtMPJoinSynAckHMacFailure"] += 1
             break
@@ -82,7 +89,10 @@ def third_ack(subflow: Subflow, seg: Segment, now: int) -> bool:
                     meta.remote_key, meta.local_key, subflow.remote_nonce, subflow.local_nonce
                 )
                 if hmac.compare_digest(mac, option.hmac):
-                    subflow.host.counters["MPTcpExtMPJoinAckRx"] += 1
+                    counters = subflow.host.counters
+                    counters["MPTcpExtMPJoinAckRx"] += 1
+                    if subflow.local_port != meta.fendpoint.local_port:
+                        counters["MPTcpExtMPJoinPortAckRx"] += 1
                     return True
                 subflow.host.counters["MPTcpExtMPJoinAckHMacFailure"] += 1
                 break
@@ -95,6 +105,7 @@ def third_ack(subflow: Subflow, seg: Segment, now: int) -> bool:
             and option.sender_key is not None
             and option.receiver_key == meta.local_key
         ):
+            subflow.host.counters["MPTcpExtMPCapableACKRX"] += 1
             meta.learn_peer(option)
             return True
     if seg.dss is not None:
@@ -130,6 +141,8 @@ def take_options(subflow: Subflow, seg: Segment, now: int) -> bool:
         elif isinstance(option, MpPrio):
             subflow.backup = option.backup
             subflow.host.counters["MPTcpExtMPPrioRx"] += 1
+            if meta.stack.monitors:
+                tell_subflow(meta, subflow, "sub-priority")
             meta.dispatcher.wake()
         elif isinstance(option, MpFail):
             subflow.host.counters["MPTcpExtMPFailRx"] += 1
@@ -155,6 +168,7 @@ def take_mapping(subflow: Subflow, dss: Dss, now: int) -> bool:
         subflow.host.counters["MPTcpExtInfiniteMapRx"] += 1
         if not only_subflow_ever(meta):
             # RFC 8684 §3.7: with other subflows, or after them, there is no single stream.
+            subflow.host.counters["MPTcpExtFallbackFailed"] += 1
             subflow.abort(MpTcprst(RST_MPTCP_SPECIFIC).emit(), ConnectionEnd.PROTOCOL)
             return False
         fall_back(meta, "the peer sent an infinite mapping")

@@ -8,6 +8,7 @@ is new. TCP's own options and the order of sacrifice are `tcp.output.options_for
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from mptcp import keys
@@ -16,7 +17,7 @@ from mptcp.tcp.chunks import SentChunk
 from mptcp.tcp.output import Kind
 from mptcp.wire.checksum import dss_checksum
 from mptcp.wire.dss import Dss
-from mptcp.wire.mptcp_options import MpCapable, MpJoinAck, MpJoinSyn, MpJoinSynAck
+from mptcp.wire.mptcp_options import KIND_MPTCP, MpCapable, MpJoinAck, MpJoinSyn, MpJoinSynAck
 from mptcp.wire.seq import MASK32, MASK64
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _DSS_DATA_ACK_32: Final = 0x1E16200D  # length 22, 32-bit DATA_ACK
 _DSS_ACK: Final = 0x1E0C2003  # kind 30, length 12, DSS, 64-bit DATA_ACK
 _DSS_ACK_32: Final = 0x1E082001  # length 8, 32-bit DATA_ACK
 _NOP_NOP: Final = 0x0101
+_TCPRST: Final = 8  # subtype of MP_TCPRST
 
 
 def prepared_options(subflow: Subflow, chunk: SentChunk | None, now: int) -> bytes | None:
@@ -91,6 +93,14 @@ def infinite_mapping(subflow: Subflow, mapping: TxMapping) -> bytes:
     wide = subflow.meta.dsn_64
     dsn = mapping.dsn & (MASK64 if wide else MASK32)
     return Dss(None, True, dsn, wide, mapping.ssn & MASK32, 0, mapping.checksum).emit()
+
+
+def count_reset(counters: Counter[str], options: bytes) -> int | None:
+    """Count the MP_TCPRST among the options of a RST; its reason (RFC 8684 §3.6), None without."""
+    if len(options) >= 4 and options[0] == KIND_MPTCP and options[2] >> 4 == _TCPRST:
+        counters["MPTcpExtMPRstTx"] += 1
+        return options[3]
+    return None
 
 
 def segment_options(

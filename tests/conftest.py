@@ -10,6 +10,7 @@ import pytest
 
 from mptcp.compiled import is_compiled
 from mptcp.tun.netns import Namespace, require_namespaces
+from tests.virtual import STACKS
 
 COUNTED = ("wire", "tcp", "conformance")
 """Folders whose tests are to reach every branch of wire/ and tcp/."""
@@ -42,6 +43,17 @@ def _skip_without_namespaces(request: pytest.FixtureRequest) -> None:
 def _skip_when_compiled(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("interpreted") is not None and is_compiled():
         pytest.skip("for the sources: set MPTCP_COMPILED=0")
+
+
+@pytest.fixture(autouse=True)
+def _counters_that_are_raised(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`@pytest.mark.mib(NAME, …)`: a stack of the test has counted that (docs/counters.md)."""
+    STACKS.clear()
+    yield
+    for mark in request.node.iter_markers("mib"):
+        for name in mark.args:
+            assert any(stack.mib()[name] for stack in STACKS), f"{name} was not raised"
+    STACKS.clear()
 
 
 @pytest.fixture

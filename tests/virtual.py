@@ -25,6 +25,8 @@ from mptcp.wire.tcp import FIN, Segment, flag_names, parse_segment
 if TYPE_CHECKING:
     from tests.flow import Flow
 
+STACKS: list[Stack] = []
+"""Those that the test at work has made with `Wire`: tests/conftest.py looks at their counters."""
 PEER_KEY = bytes.fromhex("1112131415161718")
 
 
@@ -104,6 +106,7 @@ class Wire:
             isn=None if isn is None else lambda _: isn,
             idsn=None if idsn is None else lambda key: keys.idsn(key) if key == PEER_KEY else idsn,
         )
+        STACKS.append(self.stack)
         self.interfaces = []
         for number, address in enumerate(addresses, 1):
             interface = Interface(

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from mptcp.daemon.messages import MAX_REPLY, decode, encode, to_exception
 from mptcp.info import MptcpInfo, PathInfo, SubflowInfo
+from mptcp.linux_info import MptcpKernelInfo, TcpInfo
 
 _CHUNK = 65536
 
@@ -26,7 +27,11 @@ def info_from(values: dict[str, Any] | None) -> MptcpInfo | None:
         return None
     rest = {
         **values,
-        "subflows": [SubflowInfo(**subflow) for subflow in values["subflows"]],
+        "mptcp_info": MptcpKernelInfo(**values["mptcp_info"]),
+        "subflows": [
+            SubflowInfo(**{**subflow, "tcp_info": TcpInfo(**subflow["tcp_info"])})
+            for subflow in values["subflows"]
+        ],
         "paths": [PathInfo(**path) for path in values["paths"]],
     }
     return MptcpInfo(**rest)

@@ -5,9 +5,11 @@ sends, it gets an answer or is dropped; the daemon goes on. Bounds: `MAX_REQUEST
 `max_clients` sessions, `STATUS_LIMIT` connections in one status, the listener's backlog of
 connections that its client has not fetched.
 
-Requests (messages.py has the framing): ping, version, status, counters, paths, connect, listen.
-A connection is handed over as two descriptors with the reply (handover.py). A client that goes
-away during `connect` cancels the attempt; one that goes away after `listen` closes the listener.
+Requests (messages.py has the framing): ping, version, status, info, counters, paths, monitor,
+connect, listen. A connection is handed over as two descriptors with the reply (handover.py). A
+client that goes away during `connect` cancels the attempt; one that goes away after `listen` closes
+the listener, after `monitor` the stream. A client that reads its events too slowly misses some,
+and is told how many.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import os
 import socket
 import stat
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +33,7 @@ from mptcp.daemon.messages import MAX_REQUEST, decode, encode, error_reply, text
 from mptcp.daemon.rules import EngineLike, Service
 from mptcp.daemon.splice import Half, Splice
 from mptcp.errors import MptcpError
+from mptcp.event_stream import EventStream
 
 STATUS_LIMIT: Final = 10_000
 DEFAULT_BACKLOG: Final = 128
@@ -280,9 +284,12 @@ class Session:
         if op == "listen":
             await self._listen(request)
             return False
+        if op == "monitor":
+            await self._monitor()
+            return False
         query = self._server.queries.get(op) if isinstance(op, str) else None
         if query is None:
-            known = ", ".join([*self._server.queries, "connect", "listen"])
+            known = ", ".join([*self._server.queries, "connect", "listen", "monitor"])
             raise ValueError(f"unknown op; use one of {known}")
         await self._send({"ok": True, **query(request)})
         return True
@@ -354,6 +361,25 @@ class Session:
         finally:
             listener.close()
             await _cancel(*offers)
+
+    async def _monitor(self) -> None:
+        """The event stream, one line an event, until the client goes."""
+        stream = self._server.engine.monitor()
+        log.info("events are read by a client")
+        forwarding = self._loop.create_task(self._forward(stream))
+        try:
+            while await self._next_line() is not None:
+                pass  # whatever it says; its end is the end of the stream
+        finally:
+            stream.close()
+            await _cancel(forwarding)
+
+    async def _forward(self, stream: EventStream) -> None:
+        await self._send({"ok": True, "pid": os.getpid()})
+        async for event in stream:
+            values = event.to_dict()
+            kind = values.pop("type")
+            await self._send({"event": kind, "unix_time": round(time.time(), 6), **values})
 
 
 async def _cancel(*tasks: asyncio.Future[Any]) -> None:

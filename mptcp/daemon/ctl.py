@@ -1,8 +1,8 @@
 """mptcpctl: asks a running mptcpd, and prints tables for people or JSON for programs.
 
-    mptcpctl [--socket PATH] status|paths|counters|ping|version [--json]
+    mptcpctl [--socket PATH] status|info|paths|counters|monitor|ping|version [--json]
 
-Exit status: 0, or 2 with one line on standard error when there is no daemon to ask.
+Exit status: 0, or 2 with one line on standard error when there is no daemon to ask, or it says no.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mptcp.daemon.ctl_info import select_counters, show_info
+from mptcp.daemon.ctl_monitor import monitor
 from mptcp.daemon.messages import (
     MAX_REPLY,
     DaemonError,
@@ -65,21 +67,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     # Both may stand before or after the command; absent, argparse leaves them out (SUPPRESS).
     path = getattr(options, "socket", None) or find_socket_path()
+    as_json: bool = getattr(options, "json", False)
+    request: dict[str, Any] = {"op": options.command}
+    if options.command == "info" and options.id is not None:
+        request["id"] = options.id
     try:
-        reply = ask(path, {"op": options.command})
+        if options.command == "monitor":
+            return monitor(path, as_json=as_json)
+        reply = ask(path, request)
+    except BrokenPipeError:
+        return _reader_gone()
     except OSError as error:
         print(f"mptcpctl: {error.strerror or error}", file=sys.stderr)
         return 2
     reply.pop("ok")
+    if options.command == "counters":
+        reply["counters"] = select_counters(
+            reply["counters"], options.pattern, nonzero=options.nonzero
+        )
     console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
     try:
-        if getattr(options, "json", False):
+        if as_json:
             print(json.dumps(reply, indent=2))
         else:
             _SHOW[options.command](console, reply)
         sys.stdout.flush()
-    except BrokenPipeError:  # `mptcpctl … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        return _reader_gone()
+    return 0
+
+
+def _reader_gone() -> int:
+    """`mptcpctl … | head`: what is still in Python's buffer must not complain at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -102,11 +122,30 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("status", "connections and their subflows"),
         ("paths", "the path manager's mapping tables"),
+        ("info", "everything there is to know of connections"),
         ("counters", "what was counted since the start"),
+        ("monitor", "what happens to connections, until Ctrl-C"),
         ("ping", "whether the daemon answers"),
         ("version", "of the daemon"),
     ):
-        commands.add_parser(name, help=text, description=text, parents=[common])
+        command = commands.add_parser(name, help=text, description=text, parents=[common])
+        if name == "info":
+            command.add_argument(
+                "id",
+                metavar="ID",
+                nargs="?",
+                help="number or token (hexadecimal) of one connection; all by default",
+            )
+        elif name == "counters":
+            command.add_argument(
+                "--nonzero", action="store_true", help="only those that have counted something"
+            )
+            command.add_argument(
+                "pattern",
+                metavar="PATTERN",
+                nargs="?",
+                help="part of a name, or a pattern with * and ?",
+            )
     return parser
 
 
@@ -201,6 +240,9 @@ def _show_counters(console: Console, reply: dict[str, Any]) -> None:
         numbers = ("active", "connections", "failures", "refused", "bytes_out", "bytes_in")
         services.add_row(entry["name"], *(str(entry[key]) for key in numbers))
     console.print(services)
+    if not reply["counters"]:
+        console.print("no such counter, or nothing counted")
+        return
     stack = _table("Stack", "counter", "value")
     for name, value in reply["counters"].items():
         stack.add_row(name, str(value))
@@ -213,6 +255,7 @@ def _show_version(console: Console, reply: dict[str, Any]) -> None:
 
 _SHOW: Final = {
     "status": _show_status,
+    "info": show_info,
     "paths": _show_paths,
     "counters": _show_counters,
     "ping": lambda console, _reply: console.print("mptcpd answers"),

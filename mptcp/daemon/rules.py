@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from mptcp.daemon.configuration import ForwardTable, ListenTable, Settings
 from mptcp.daemon.messages import text_of
 from mptcp.daemon.splice import ErrorWatch, Half, Opener, Splice, TcpHalf
+from mptcp.event_stream import EventStream
 from mptcp.info import MptcpInfo
 
 LINES_PER_SECOND: Final = 20
@@ -59,6 +60,8 @@ class EngineLike(Protocol):
     ) -> Any: ...
 
     def connections(self) -> list[MptcpInfo]: ...
+
+    def monitor(self) -> EventStream: ...
 
     async def __aenter__(self) -> Any: ...
     async def __aexit__(self, *exc: Any) -> Any: ...

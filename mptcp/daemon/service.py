@@ -27,12 +27,15 @@ from mptcp.daemon.rules import (
     make_rules,
 )
 from mptcp.daemon.splice import ErrorWatch
+from mptcp.info import MptcpInfo
 
 __all__ = ["Daemon", "EngineLike", "ServerLike"]
 
 PROTOCOL_VERSION: Final = 1
 """Of the control socket; raised when an old client could no longer understand the answers."""
 MAX_SPLICES: Final = 65536
+INFO_LIMIT: Final = 1000
+"""Connections in one reply with everything: each takes some thousand bytes a subflow."""
 
 
 class Daemon:
@@ -117,6 +120,7 @@ class Daemon:
             "ping": lambda _request: {},
             "version": lambda _request: self._version(),
             "status": self._status,
+            "info": self._info,
             "counters": lambda _request: self._counters(),
             "paths": self._paths,
         }
@@ -141,12 +145,24 @@ class Daemon:
                 for each in self.settings.interface
             ],
             "connections_total": len(connections),
-            "connections": [info.to_dict() for info in shown],
+            "connections": [info.brief() for info in shown],
+        }
+
+    def _info(self, request: dict[str, Any]) -> dict[str, Any]:
+        wanted = request.get("id")
+        if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int | str)):
+            raise ValueError('id is no number and no token; send e.g. 7 or "0x1234abcd"')
+        connections = self.engine.connections()
+        if wanted is not None:
+            connections = _select(connections, str(wanted))
+        return {
+            "connections_total": len(connections),
+            "connections": [info.to_dict() for info in connections[:INFO_LIMIT]],
         }
 
     def _counters(self) -> dict[str, Any]:
         return {
-            "counters": dict(sorted(self.engine.stack.counters.items())),
+            "counters": self.engine.stack.mib(),
             "services": [service.counters() for service in self.services],
         }
 
@@ -160,6 +176,17 @@ class Daemon:
                 for info in status["connections"]
             ],
         }
+
+
+def _select(connections: list[MptcpInfo], wanted: str) -> list[MptcpInfo]:
+    """The connection of that number, or else of that token in hexadecimal digits."""
+    found = [info for info in connections if str(info.number) == wanted]
+    if not found:
+        token = wanted.lower().removeprefix("0x").zfill(8)
+        found = [info for info in connections if f"{info.token:08x}" == token]
+    if not found:
+        raise ValueError(f"there is no connection {wanted}; mptcpctl status lists those there are")
+    return found
 
 
 def _reason(error: OSError) -> str:

@@ -36,6 +36,7 @@ def take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
     if ack < snd.una:
         return True  # an old duplicate; its payload may still be good
     conn.probes_unanswered = 0
+    conn.stats.last_ack_recv = now
     if conn.keepalive is not None:
         conn.keepalive.heard(now)
     outstanding = snd.una != snd.nxt
@@ -70,7 +71,10 @@ def take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
             ts_rtt = -1
     if seg.flags & ECE and conn.ecn.sends and on_congestion_echo(snd, now, ack):
         conn.host.counters["TcpEcnReductions"] += 1
+    delivered = conn.stats.delivered
     acked = snd.on_ack(now, ack, sack, ts_rtt, duplicate, dsack)
+    if seg.flags & ECE and conn.ecn.sends:
+        conn.stats.delivered_ce += conn.stats.delivered - delivered
     if conn.pmtu.watching:
         conn.pmtu.on_ack(conn, now)
     if acked:
@@ -106,7 +110,9 @@ def _sack_blocks(
         if number == 0 and (end <= ack or (len(seg.sack) > 1 and _within(conn, start, end, seg))):
             if start >= ack - max(snd.wnd_max, 1):
                 dsack = (start, end)
-                conn.host.counters["TcpExtTCPDSACKRecv"] += 1
+                conn.stats.dsack_dups += 1
+                name = "TcpExtTCPDSACKRecv" if end <= ack else "TcpExtTCPDSACKOfoRecv"
+                conn.host.counters[name] += 1
         elif end > ack:
             blocks.append((max(start, ack), end))
     return blocks, dsack

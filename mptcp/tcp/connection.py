@@ -32,6 +32,7 @@ from mptcp.tcp.reassembly import Reassembly
 from mptcp.tcp.rtt import RttEstimator
 from mptcp.tcp.sender import Sender
 from mptcp.tcp.state import FLUSHING, NEVER, State
+from mptcp.tcp.stats import Stats
 from mptcp.tcp.user_timeout import UserTimeout, retries
 from mptcp.wire.icmp import IcmpKind
 from mptcp.wire.tcp import HeaderTemplate, Segment
@@ -72,7 +73,8 @@ class TcpConnection:
         rtt = RttEstimator(
             config.initial_rto_us, config.min_rto_us, config.max_rto_us, config.min_rtt_window_us
         )
-        self.snd = Sender(iss, mss, self.cc, rtt, rack_tlp=config.rack_tlp)
+        self.stats = Stats(host.counters)
+        self.snd = Sender(iss, mss, self.cc, rtt, rack_tlp=config.rack_tlp, stats=self.stats)
         self.snd.validation.decay = config.slow_start_after_idle
         if not config.hystart:
             self.cc.hystart = None
@@ -167,6 +169,10 @@ class TcpConnection:
     def has_more(self) -> bool:
         """Whether new data follows what was just pulled (PSH: RFC 9293 §3.9.1.2)."""
         return self.queued() > 0
+
+    def held_by_buffer(self) -> bool:
+        """Whether the upper layer has no more to send because its send buffer is full."""
+        return False
 
     def pull(self, limit: int, now: int) -> tuple[list[memoryview], object | None] | None:
         """Give up to `limit` new bytes and the mapping to keep with them; None for nothing."""
@@ -269,6 +275,7 @@ class TcpConnection:
 
     def open_active(self, now: int) -> None:
         """RFC 9293 §3.10.1: send a SYN."""
+        self.host.counters["TcpActiveOpens"] += 1
         self.state = State.SYN_SENT
         self.syn_pending = True
         self.host.mark_ready(self)
@@ -308,6 +315,7 @@ class TcpConnection:
             and end in (ConnectionEnd.TIMED_OUT, ConnectionEnd.UNREACHABLE)
         ):
             self.fast_open.gave_up(self, now)
+        self.stats.on_end(self.state, timed_out=end is ConnectionEnd.TIMED_OUT)
         self.state = State.CLOSED
         self.snd.stop_timers()
         self.delack_deadline = NEVER

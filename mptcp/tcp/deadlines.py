@@ -26,6 +26,7 @@ def run_timers(conn: TcpConnection, now: int) -> None:
     if now >= conn.delack_deadline:
         conn.delack_deadline = NEVER
         if conn.ack_pending:
+            conn.host.counters["TcpExtDelayedACKs"] += 1
             conn.acks_owed = max(conn.acks_owed, 1)
             conn.host.mark_ready(conn)
     snd = conn.snd
@@ -51,6 +52,8 @@ def run_timers(conn: TcpConnection, now: int) -> None:
         conn.upper_deadline = NEVER
         conn.on_upper_timeout(now)
     if now >= conn.linger_deadline:
+        if conn.state is State.TIME_WAIT:
+            conn.host.counters["TcpExtTW"] += 1
         conn.terminate(ConnectionEnd.CLOSED, now)
 
 
@@ -77,6 +80,9 @@ def _retransmission_timeout(conn: TcpConnection, now: int) -> None:
     if conn.state is State.SYN_SENT or conn.state is State.SYN_RECEIVED:
         if not snd.timeouts:
             delivery_stalled(conn, conn.last_sent_at)
+        snd.stats.total_rto += 1
+        snd.stats.total_rto_recoveries += not snd.timeouts
+        conn.host.counters["TcpExtTCPTimeouts"] += 1
         snd.timeouts += 1
         active = conn.state is State.SYN_SENT
         if snd.timeouts > (conn.config.syn_retries if active else conn.config.synack_retries):
@@ -98,7 +104,7 @@ def _retransmission_timeout(conn: TcpConnection, now: int) -> None:
     if not snd.timeouts and not (snd.tlp.end_seq >= 0 and first.retransmissions):
         delivery_stalled(conn, first.sent_at)
     recovery.on_timeout(snd, now)
-    conn.host.counters["TcpRetransTimeouts"] += 1
+    conn.host.counters["TcpExtTCPTimeouts"] += 1
     conn.pmtu.on_timeout(conn, now)
     conn.on_rto(now)
     conn.host.mark_ready(conn)

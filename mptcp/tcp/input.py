@@ -16,6 +16,7 @@ from mptcp.tcp.ecn import CE, ECN_MASK
 from mptcp.tcp.handshake import establish, take_syn
 from mptcp.tcp.reassembly import true_size
 from mptcp.tcp.state import CAN_RECEIVE, State
+from mptcp.tcp.stats import segments
 from mptcp.tcp.urgent import urgent_arrives
 from mptcp.wire.seq import unwrap
 from mptcp.wire.tcp import ACK, CWR, FIN, PSH, RST, SYN, URG, Segment
@@ -36,6 +37,8 @@ def segment_arrives(conn: TcpConnection, seg: Segment, now: int) -> None:
     state = conn.state
     if state is State.CLOSED:
         return
+    size = seg.gso_size
+    conn.stats.segs_in += 1 if not size else segments(len(seg.payload), size)
     if state is State.SYN_SENT:
         _syn_sent(conn, seg, now)
         return
@@ -148,12 +151,17 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
                 conn.syn_pending = True
                 conn.host.mark_ready(conn)
             return False
+        if seq >= edge:
+            conn.host.counters["TcpExtBeyondWindow"] += 1
+        if flags & SYN:
+            conn.host.counters["TcpExtTCPSYNChallenge"] += 1
         # Zero-window probes and old duplicates: answer with what we have (§3.10.7.4). A repeat
         # of what was acknowledged updates TS.Recent as in Linux, or the echo would make the
         # peer measure its own time-out as an RTT (RFC 7323 §4.3 leaves this case to R2).
         if seq < rcv_nxt:
             _update_ts_recent(conn, seg, seq, now)
             if length:
+                conn.host.counters["TcpExtDelayedACKLost"] += 1
                 _received_twice(conn, seq, min(seq + len(seg.payload), rcv_nxt))
         if length or _may_answer_bare(conn, now):
             conn.ack_now()
@@ -173,8 +181,10 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
             conn.ecn.on_syn(seg)
             conn.syn_pending = True
             conn.host.mark_ready(conn)
-        elif conn.host.allow_challenge_ack(now):
-            conn.ack_now()
+        else:
+            conn.host.counters["TcpExtTCPSYNChallenge"] += 1
+            if conn.host.allow_challenge_ack(now):
+                conn.ack_now()
         return False
     return True
 
@@ -195,6 +205,7 @@ def _reset(conn: TcpConnection, seg: Segment, now: int) -> None:
     """A valid RST."""
     conn.on_reset_options(seg)
     if conn.state is State.SYN_RECEIVED:
+        conn.host.counters["TcpExtEmbryonicRsts"] += 1
         conn.terminate(ConnectionEnd.RESET if conn.early else ConnectionEnd.REFUSED, now)
     elif conn.state in (State.CLOSING, State.LAST_ACK, State.TIME_WAIT) and (
         conn.snd.nxt - conn.snd.una <= 1
@@ -295,6 +306,9 @@ def _take_payload(
     """Seventh step: trim to the window, deliver in order, keep the rest, acknowledge."""
     rcv_nxt = conn.rcv_nxt
     segment_size = seg.gso_size or len(payload)
+    stats = conn.stats
+    stats.last_data_recv = now
+    stats.data_segs_in += segments(len(payload), segment_size)
     if segment_size > conn.rcv_mss:
         conn.rcv_mss = segment_size
     if seg.tos & ECN_MASK == CE or seg.flags & CWR:
@@ -310,6 +324,8 @@ def _take_payload(
         limit = 2 * conn.config.receive_buffer
         if reassembly.memory + true_size(payload) <= limit and len(payload):
             reassembly.insert(seq, payload)
+            stats.rcv_ooopack += segments(len(payload), segment_size)
+            conn.host.counters["TcpExtTCPOFOQueue"] += 1
         else:
             conn.host.counters["TcpExtTCPOFODrop"] += 1
         conn.ack_now()  # RFC 5681 §4.2: at once, so that the sender sees the hole

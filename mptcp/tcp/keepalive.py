@@ -71,7 +71,6 @@ def keepalive_timeout(conn: TcpConnection, now: int) -> None:
     # Linux's TCP_USER_TIMEOUT takes the place of the count; RFC 5482 §4.2 leaves it open.
     spent = silence >= patience if patience else keepalive.unanswered >= keepalive.count
     if keepalive.unanswered and spent:
-        conn.host.counters["TcpExtTCPAbortOnTimeout"] += 1
         conn.abort(end=ConnectionEnd.TIMED_OUT)
         return
     keepalive.unanswered += 1

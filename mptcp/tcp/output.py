@@ -28,6 +28,7 @@ from mptcp.tcp.handshake import syn_options
 from mptcp.tcp.host import GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, Transmit
 from mptcp.tcp.pacing import hold
 from mptcp.tcp.state import CAN_SEND, FLUSHING, NEVER, State
+from mptcp.tcp.stats import BUSY, RWND, SNDBUF, segments
 from mptcp.tcp.undo import FRTO_SEGMENTS, Frto
 from mptcp.wire.tcp import (
     ACK,
@@ -103,8 +104,10 @@ def options_for(
         blocks: list[tuple[int, int]] = []
         if conn.dsack is not None and limit > 0:
             blocks.append(conn.dsack)  # RFC 2883 §4: first, and once
+            late = conn.dsack[1] <= conn.rcv_nxt
             conn.dsack = None
-            conn.host.counters["TcpExtTCPDSACKOldSent"] += 1
+            name = "TcpExtTCPDSACKOldSent" if late else "TcpExtTCPDSACKOfoSent"
+            conn.host.counters[name] += 1
         blocks += conn.reassembly.sack_blocks(limit - len(blocks)) if limit > len(blocks) else []
         if blocks:
             options.append(sack_option([(s & MASK32, e & MASK32) for s, e in blocks]))
@@ -146,6 +149,12 @@ def _make(
     length = sum(map(len, payload)) if len(payload) != 1 else len(payload[0])
     if len(payload) > MAX_VIEWS and chunk is not None:
         payload = chunk.parts = [memoryview(b"".join(payload))]
+    stats = conn.stats
+    count = segments(length, conn.snd.mss - len(options))
+    stats.segs_out += count
+    if length:
+        stats.data_segs_out += count
+        stats.last_data_sent = now
     header = conn.template.build(
         seq & MASK32, conn.rcv_nxt & MASK32, flags, window, options, length, tos=tos | conn.tos
     )
@@ -210,6 +219,11 @@ def send_syn(conn: TcpConnection, now: int) -> Transmit:
         if parts:
             chunk = SentChunk(after, after + sum(map(len, parts)), parts, None, now)
             after = chunk.end
+    if conn.syn_sent_at >= 0:
+        conn.stats.total_retrans += 1
+        conn.stats.syn_retrans += 1
+        conn.host.counters["TcpRetransSegs"] += 1
+        conn.host.counters["TcpExtTCPSynRetrans"] += 1
     snd.nxt = max(snd.nxt, after)  # a repeated SYN goes without data
     snd.rto_deadline = now + snd.rtt.rto
     conn.syn_sent_at = now
@@ -227,6 +241,9 @@ def poll_output(conn: TcpConnection, now: int) -> Transmit | None:
     if conn.reset_pending is not None:
         options = conn.reset_pending
         conn.reset_pending = None
+        # The host has forgotten the connection, and with it the sums of its `stats`.
+        conn.host.counters["TcpOutRsts"] += 1
+        conn.host.counters["TcpOutSegs"] += 1
         flags = RST | ACK if conn.irs or conn.rcv_nxt else RST
         return _make(conn, conn.snd.nxt, flags, options, now, 0)
     state = conn.state
@@ -314,7 +331,6 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
         part = snd.resend(lost, size, now)
         if pacer is not None:
             pacer.spend(part.end - part.seq)
-        conn.host.counters["TcpRetransSegs"] += 1
         conn.host.rearm(conn)
         return send_data(conn, part, now)
     available = conn.queued()
@@ -332,9 +348,16 @@ def _poll_data(conn: TcpConnection, now: int) -> Transmit | None:
                 if not probe:  # which is one segment, a larger one
                     size = paced - paced % segment
             return _send_new(conn, size, now, segment, probe)
-        if window < min(segment, available) and not snd.board:
-            _arm_persist(conn, now)
+        if window < min(segment, available):
+            if conn.stats.kind != RWND:
+                conn.stats.enter(RWND, now)
+            if not snd.board:
+                _arm_persist(conn, now)
         return None
+    stats = conn.stats
+    stats.app_limited = True
+    if stats.kind == BUSY and conn.held_by_buffer():
+        stats.enter(SNDBUF, now)
     # RFC 9293 §3.10.4: a close in SYN-RECEIVED may wait for ESTABLISHED.
     if conn.fin_queued and not conn.fin_sent and not conn.early and not conn.has_unsent():
         return _send_fin(conn, now)
@@ -379,7 +402,6 @@ def _send_probe_of_tail(conn: TcpConnection, segment: int, now: int) -> Transmit
         snd.probe_sent(now, is_retrans=False)
         return transmit
     part = snd.probe_again(segment, now)
-    conn.host.counters["TcpRetransSegs"] += 1
     return send_data(conn, part, now)
 
 

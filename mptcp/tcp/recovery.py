@@ -17,7 +17,7 @@ from mptcp.tcp.chunks import IN_FLIGHT, SentChunk
 from mptcp.tcp.scoreboard import DUP_THRESH
 from mptcp.tcp.state import NEVER
 from mptcp.tcp.tlp import Verdict
-from mptcp.tcp.undo import FRTO_SEGMENTS, Frto
+from mptcp.tcp.undo import FRTO_SEGMENTS, Frto, Spurious
 
 if TYPE_CHECKING:
     from mptcp.tcp.sender import Sender
@@ -45,11 +45,12 @@ def on_dsack(snd: Sender, ack: int, dsack: tuple[int, int] | None, bare_duplicat
         _reduce(snd, min(snd.nxt - snd.una, snd.cc.cwnd))
         snd.undo.stop()  # to take an older recovery back would take this reduction back too
         snd.cc.on_recovered()
+        snd.stats.counters["TcpExtTCPLossProbeRecovery"] += 1
     if dsack is not None:
         if verdict is not Verdict.NO_LOSS:
             snd.rack.on_dsack(ack, snd.nxt)
         if snd.undo.on_dsack(*dsack):
-            take_back(snd)
+            take_back(snd, Spurious.DSACK)
 
 
 def leave_recovery(snd: Sender) -> None:
@@ -80,13 +81,24 @@ def frto_advance(snd: Sender) -> bool:
 def frto_duplicate(snd: Sender) -> None:
     """The same for an ACK that only selects: data sent before the time-out, or after it."""
     if snd.undo.frto is Frto.PROBING and (snd.board.oldest_original <= snd.recovery_point):
-        take_back(snd)
+        take_back(snd, Spurious.FRTO)
     else:
         snd.undo.frto = Frto.OFF  # (2a), (3a): go on as after any time-out
 
 
-def take_back(snd: Sender) -> None:
+def take_back(snd: Sender, how: Spurious) -> None:
     """RFC 4015 §3.2: the segments were delayed or reordered, not lost."""
+    counters = snd.stats.counters
+    if how is Spurious.DSACK:
+        counters["TcpExtTCPDSACKUndo"] += 1
+    elif snd.recovery is Recovery.LOSS:
+        counters["TcpExtTCPLossUndo"] += 1
+    elif snd.una >= snd.recovery_point:
+        counters["TcpExtTCPFullUndo"] += 1
+    else:
+        counters["TcpExtTCPPartialUndo"] += 1
+    if how is Spurious.FRTO:
+        counters["TcpExtTCPSpuriousRTOs"] += 1
     snd.board.unmark_lost()
     snd.undo.stop()
     snd.cwr_due = False  # nothing is reduced: the peer's marks have not been answered
@@ -140,6 +152,7 @@ def detect_loss(snd: Sender, now: int, delivered: int = 0) -> None:
         snd.reduced_at = now
         snd.resend_at_once = True
         snd.cwr_due = True
+        snd.stats.counters["TcpExtTCPLostRetransmit"] += 1
         snd.cc.on_loss(min(snd.nxt - snd.una, snd.cc.cwnd))
         snd.prr.start(snd.nxt - snd.una - board.sacked_bytes + delivered)
 
@@ -182,6 +195,8 @@ def _enter_recovery(snd: Sender, flight_size: int, delivered: int = 0) -> None:
         snd.resend_at_once = True
         return
     snd.recovery = Recovery.FAST
+    name = "TcpExtTCPSackRecovery" if snd.sack_ok else "TcpExtTCPRenoRecovery"
+    snd.stats.counters[name] += 1
     snd.recovery_point = snd.nxt
     snd.resend_at_once = True
     snd.tlp.cancel()
@@ -227,6 +242,7 @@ def on_timeout(snd: Sender, now: int) -> None:
     if first and board.sacked.containing(snd.una) is not None:
         # RFC 2018 §8: SND.UNA itself is sacked, so the receiver has discarded what it held.
         board.forget_sack()
+        snd.stats.counters["TcpExtTCPSACKReneging"] += 1
     if snd.sack_ok and snd.rack_tlp and first:
         rtt = snd.rack.rtt or snd.rtt.srtt  # nothing but the SYN was acknowledged so far
         patience = rtt + snd.rack.reo_wnd(True, snd.rtt.min_rtt, snd.rtt.srtt)
@@ -237,6 +253,8 @@ def on_timeout(snd: Sender, now: int) -> None:
     snd.tlp.cancel()
     snd.tlp.end_seq = -1
     snd.timeouts += 1
+    snd.stats.total_rto += 1
+    snd.stats.total_rto_recoveries += first
     snd.rtt.back_off()
     snd.dup_acks = 0
     if first:

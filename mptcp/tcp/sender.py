@@ -32,8 +32,9 @@ from mptcp.tcp.recovery import (
 from mptcp.tcp.rtt import RttEstimator
 from mptcp.tcp.scoreboard import DUP_THRESH, Scoreboard
 from mptcp.tcp.state import NEVER
+from mptcp.tcp.stats import BUSY, RWND, Stats, segments
 from mptcp.tcp.tlp import TailLossProbe
-from mptcp.tcp.undo import Frto, Undo
+from mptcp.tcp.undo import Frto, Spurious, Undo
 from mptcp.tcp.validation import CwndValidation
 
 SMALL_WINDOW: Final = 16
@@ -72,6 +73,7 @@ class Sender:
         "smss",
         "spared",
         "spurious",
+        "stats",
         "timeouts",
         "tlp",
         "una",
@@ -92,7 +94,9 @@ class Sender:
         rtt: RttEstimator,
         *,
         rack_tlp: bool = True,
+        stats: Stats | None = None,
     ) -> None:
+        self.stats = stats if stats is not None else Stats()
         self.iss = iss
         self.una = iss  # SND.UNA
         self.nxt = iss  # SND.NXT
@@ -168,6 +172,9 @@ class Sender:
         self.bytes_sent += size
         if self.rto_deadline == NEVER:
             self.rto_deadline = chunk.sent_at + self.rtt.rto  # RFC 6298 (5.1)
+            self.stats.on_first_sent(chunk.sent_at)
+        elif self.stats.kind >= RWND:
+            self.stats.enter(BUSY, chunk.sent_at)
         if self.recovery is Recovery.OPEN:
             self._arm_probe(chunk.sent_at)
         elif self.recovery is Recovery.FAST:
@@ -189,6 +196,14 @@ class Sender:
 
     def _resent(self, size: int, now: int) -> None:
         self.bytes_retransmitted += size
+        stats = self.stats
+        count = segments(size, self.smss)
+        stats.total_retrans += count
+        stats.counters["TcpRetransSegs"] += count
+        if self.recovery is Recovery.FAST:
+            stats.counters["TcpExtTCPFastRetrans"] += count
+        elif self.recovery is Recovery.LOSS:
+            stats.counters["TcpExtTCPSlowStartRetrans"] += count
         self.undo.on_resent(size, now)
         if self.recovery is Recovery.FAST:
             self.prr.on_sent(size)
@@ -270,6 +285,7 @@ class Sender:
         sacked_before = board.sacked_bytes
         cc.now = now
         board.begin_ack()
+        round_over = False
         if acked > 0:
             board.acknowledge(ack)
             self.una = ack
@@ -278,20 +294,27 @@ class Sender:
             if ack > self.round_end:
                 cc.rounds += 1
                 self.round_end = self.nxt
+                round_over = True
         sacked_after_ack = board.sacked_bytes
         for start, end in sack:
             board.select(start, end)
         newly_sacked = board.sacked_bytes > sacked_after_ack
         # RFC 6937 §3 DeliveredData: what left the network, however it is reported.
         delivered = acked + board.sacked_bytes - sacked_before
+        stats = self.stats
+        stats.delivered += delivered
+        if round_over:
+            stats.on_round(now)
         if board.newest_at >= 0:
             self._delivered(now, ts_rtt, acked)
         if dsack is not None or self.tlp.end_seq >= 0:
             on_dsack(self, ack, dsack, duplicate and not sack)
         if acked > 0:
-            self.rto_deadline = (
-                now + self.rtt.rto if ack < self.nxt else NEVER
-            )  # RFC 6298 (5.2), (5.3)
+            if ack < self.nxt:
+                self.rto_deadline = now + self.rtt.rto  # RFC 6298 (5.3)
+            else:
+                self.rto_deadline = NEVER  # RFC 6298 (5.2)
+                stats.on_all_acked(now)
             self._advance(now, acked, delivered, in_flight_before, ts_rtt)
         elif newly_sacked or (duplicate and not self.sack_ok):
             if not self.dup_acks:
@@ -339,6 +362,8 @@ class Sender:
         # Step 3: sent once, delivered after something that was sent later.
         if board.oldest_original < rack.fack:
             rack.reordering_seen = True
+            self.stats.reord_seen += 1
+            self.stats.counters["TcpExtTCPSACKReorder"] += 1
         highest = board.sacked.ends[-1] if board.sacked.ends else self.una
         if highest > rack.fack:
             rack.fack = highest
@@ -349,8 +374,11 @@ class Sender:
         """SND.UNA moved: leave recovery or grow the window (by what was not known before)."""
         if self.recovery is Recovery.OPEN:
             self.dup_acks = 0
-        elif self.undo.original_echoed(now, ts_rtt) or frto_advance(self):
-            take_back(self)
+        elif self.undo.original_echoed(now, ts_rtt):
+            take_back(self, Spurious.ECHO)
+            return
+        elif frto_advance(self):
+            take_back(self, Spurious.FRTO)
             return
         else:
             if self.recovery is Recovery.LOSS and not self.sack_ok:

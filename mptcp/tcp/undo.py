@@ -24,6 +24,14 @@ class Frto(enum.Enum):
     PROBING = 2  # that ACK advanced: up to two new segments go out ahead of retransmissions
 
 
+class Spurious(enum.Enum):
+    """How a recovery was found to be needless."""
+
+    ECHO = 0  # Eifel: by timestamps
+    DSACK = 1
+    FRTO = 2
+
+
 FRTO_SEGMENTS: Final = 2
 """RFC 5682 §2.1 (2b): new segments sent to see whether the time-out was spurious."""
 

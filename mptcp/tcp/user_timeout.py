@@ -146,5 +146,4 @@ def user_timeout_expired(conn: TcpConnection, now: int) -> None:
             conn.user_timeout_deadline = max(snd.rto_deadline, now + 1)
             conn.host.rearm(conn)
     else:
-        conn.host.counters["TcpExtTCPAbortOnTimeout"] += 1
         conn.abort(end=ConnectionEnd.TIMED_OUT)

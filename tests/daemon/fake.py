@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import socket
 import struct
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self, cast
 
+from mptcp.config import Config
 from mptcp.daemon.configuration import parse
 from mptcp.daemon.service import Daemon
+from mptcp.event_stream import EventStream
 from mptcp.info import MptcpInfo, PathInfo, SubflowInfo
+from mptcp.linux_info import MptcpKernelInfo, TcpInfo
+from mptcp.stack import Stack
 
 PATIENCE_S = 20.0
 
+_ONES: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(TcpInfo)}
+_ZEROS: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(MptcpKernelInfo)}
 INFO = MptcpInfo(
     number=7,
     fallback=False,
@@ -38,6 +44,12 @@ INFO = MptcpInfo(
     checksum=False,
     eof=False,
     ended=None,
+    established=True,
+    server_side=False,
+    scheduler="minrtt",
+    reorder_queued=0,
+    past_subflows=0,
+    mptcp_info=MptcpKernelInfo(**_ZEROS),
     subflows=[
         SubflowInfo(
             path_index=1,
@@ -64,6 +76,18 @@ INFO = MptcpInfo(
             bytes_acked=11,
             bytes_retransmitted=0,
             bytes_received=22,
+            role="initial-active",
+            congestion_control="lia",
+            recovery="open",
+            spurious=0,
+            min_rtt=14_000,
+            rack_rtt=15_000,
+            reordering_seen=False,
+            pacing_rate=0,
+            delivery_rate=1_000_000,
+            backup_request=False,
+            reset_reason=None,
+            tcp_info=TcpInfo(**_ONES),
         )
     ],
     paths=[
@@ -130,7 +154,11 @@ class FakeEngine:
     def __init__(self, host: str) -> None:
         self.host = host
         self.info = INFO
-        self.stack = SimpleNamespace(counters=Counter({"TcpActiveOpens": 3}))
+        self.stack = SimpleNamespace(
+            mib=lambda: {"TcpActiveOpens": 3, "MPTcpExtMPRstTx": 0, "TcpOutRsts": 2}
+        )
+        self.core = Stack(Config(), lambda count: bytes(count))
+        """Only for its event stream."""
         self.open = 0
         """"MPTCP" connections that live."""
         self.started = self.stopped = 0
@@ -151,6 +179,9 @@ class FakeEngine:
 
     def connections(self) -> list[MptcpInfo]:
         return [self.info] * self.open
+
+    def monitor(self) -> EventStream:
+        return EventStream(self.core.monitor())
 
     async def create_connection(
         self,

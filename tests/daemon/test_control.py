@@ -62,7 +62,7 @@ async def test_the_plain_questions(harness: Harness, connect: Callable[[], Any])
     assert version["pid"] == os.getpid()
     assert version["protocol"] == 1
     counters = await client.ask(b'{"op": "counters"}')
-    assert counters["counters"] == {"TcpActiveOpens": 3}
+    assert counters["counters"]["TcpActiveOpens"] == 3
     assert [service["name"] for service in counters["services"]] == ["in", "out", "clients"]
     client.close()
 
@@ -71,7 +71,7 @@ async def test_status_shows_connections(harness: Harness, connect: Callable[[], 
     opener, accepter = await harness.pair("out")
     client = await connect()
     status = await client.ask(b'{"op": "status"}')
-    assert status["connections"] == [INFO.to_dict()]
+    assert status["connections"] == [INFO.brief()]
     assert status["interfaces"] == [{"name": "tun1", "address": ["10.9.1.2/24"], "mtu": 1500}]
     paths = await client.ask(b'{"op": "paths"}')
     (path,) = paths["connections"]

@@ -33,6 +33,7 @@ from mptcp.tun.pcap import PcapWriter
 from tests.engine.memory import B2, A, B, MemoryDevice, Pair, Side
 from tests.engine.recorder import Recorder
 from tests.engine.test_streams import echo, exchange
+from tests.virtual import STACKS
 
 DATA = random.Random(6).randbytes(2_000_000)
 
@@ -277,9 +278,11 @@ async def test_an_engine_starts_again(pair: Pair) -> None:
 
 
 @pytest.mark.interpreted
+@pytest.mark.mib("EngineErrors")
 async def test_an_error_of_ours_is_counted_and_logged_once_and_the_rest_goes_on(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    STACKS.append(pair.a.stack)
     async with pair:
         handle = pair.a.stack.handle_packet
 

@@ -24,8 +24,15 @@ IPPROTO_MPTCP: Final = 262
 SOL_MPTCP: Final = 284
 MPTCP_INFO: Final = 1
 FLAG_FALLBACK: Final = 1
-# struct mptcp_info up to mptcpi_subflows_total; subflows counts those after the first.
-_INFO: Final = struct.Struct("=6B2xIIQQQ3BxIQQQQB")
+# struct mptcp_info; subflows counts those after the first.
+_INFO: Final = struct.Struct("=6B2xIIQQQ3BxIQQQQB3x3I")
+_INFO_NAMES: Final = (
+    *("subflows", "add_addr_signal", "add_addr_accepted", "subflows_max", "add_addr_signal_max"),
+    *("add_addr_accepted_max", "flags", "token", "write_seq", "snd_una", "rcv_nxt"),
+    *("local_addr_used", "local_addr_max", "csum_enabled", "retransmits", "bytes_retrans"),
+    *("bytes_sent", "bytes_received", "bytes_acked", "subflows_total", "last_data_sent"),
+    *("last_data_recv", "last_ack_recv"),
+)
 _INFO_SUBFLOWS: Final = 0
 _INFO_FLAGS: Final = 6
 _INFO_RETRANSMITTED: Final = 15
@@ -40,6 +47,8 @@ class Connection:
         self.ledger = Ledger(spec)
         self.subflows = 0
         self.fallback: bool | None = None
+        self.gates: list[dict[str, int]] = []
+        """`mptcp_info` at each gate, when it opened."""
         self.congestion = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
 
     def look(self) -> None:
@@ -56,6 +65,14 @@ class Connection:
         info = _INFO.unpack(raw.ljust(_INFO.size, b"\0"))
         self.subflows = max(self.subflows, 1 + info[_INFO_SUBFLOWS])
         self.fallback = bool(info[_INFO_FLAGS] & FLAG_FALLBACK)
+
+    def info(self) -> dict[str, int]:
+        """The whole of `mptcp_info`, without the prefix; empty for plain TCP."""
+        try:
+            raw = self.socket.getsockopt(SOL_MPTCP, MPTCP_INFO, _INFO.size)
+        except OSError:
+            return {}
+        return dict(zip(_INFO_NAMES, _INFO.unpack(raw.ljust(_INFO.size, b"\0")), strict=True))
 
     def send(self, count: int) -> None:
         source = self.ledger.source
@@ -116,6 +133,7 @@ class Connection:
                 self.look()
                 say("gate")
                 sys.stdin.readline()
+                self.gates.append(self.info())
             case "abort":
                 linger = struct.pack("ii", 1, 0)
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -204,6 +222,7 @@ def main() -> None:
         **connection.ledger.result(),
         subflows=connection.subflows,
         fallback=connection.fallback,
+        gates=connection.gates,
         congestion=connection.congestion.rstrip(b"\0").decode(),
     )
 

@@ -6,8 +6,8 @@ SPEC (JSON): role (client, server), host, port, script, seed, period, digest, in
 [name, address, offload]), and as options `config` (fields of `Config`) and `backup` (names of
 interfaces that are to be used as backups).
 The report has the digests, the error that ended the script, the richest `mptcp_info` that was seen
-(that with the most subflows, the latest of those), the bytes sent and received at each local
-address by all subflows there ever were, and the counters of the stack.
+(that with the most subflows, the latest of those), what was known at each gate, the bytes sent and
+received at each local address by all subflows there ever were, and the counters of the stack.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Node:
         self.info: MptcpInfo | None = None
         self.subflows: list[Subflow] = []
         self.closed: list[str] = []
+        self.gates: list[dict[str, Any]] = []
+        """What there was to know at each gate, when it opened."""
         self.joined = asyncio.Event()
         self.losses: list[tuple[int, str]] = []
         """Interfaces to lose, each once so many bytes have come."""
@@ -104,6 +106,8 @@ class Node:
                 self.look()
                 say("gate")
                 await self.engine.loop.run_in_executor(None, sys.stdin.readline)
+                info: MptcpInfo = self.writer.get_extra_info("mptcp_info")
+                self.gates.append({"info": info.to_dict(), "counters": self.engine.stack.mib()})
             case "subflows":
                 await self.wait_for_subflows(arguments[0])
             case "backup":
@@ -171,6 +175,7 @@ class Node:
                 for flow in subflows
             ],
             "closed": self.closed,
+            "gates": self.gates,
             "counters": dict(self.engine.stack.counters),
         }
 

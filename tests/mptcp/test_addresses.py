@@ -49,6 +49,7 @@ def server(**changes: object) -> tuple[Wire, Peer, MetaSocket]:
 
 
 @pytest.mark.row("A2")
+@pytest.mark.mib("MPTcpExtAddAddrTx")
 def test_server_announces_its_other_address() -> None:
     """§3.4.1: ADD_ADDR on a pure ACK, with the rightmost 64 bits of the HMAC; never the first
     address again."""
@@ -84,6 +85,7 @@ def test_announcement_is_repeated_until_echoed() -> None:
 
 
 @pytest.mark.row("A4")
+@pytest.mark.mib("MPTcpExtEchoAdd")
 def test_echo_ends_the_repetition() -> None:
     """§3.4.1: the echo has E=1, the same id and address, no HMAC."""
     wire, caller, _ = server()
@@ -121,6 +123,7 @@ def test_new_interface_is_announced() -> None:
 
 
 @pytest.mark.row("A8")
+@pytest.mark.mib("MPTcpExtRmAddrTx")
 def test_lost_interface_is_withdrawn() -> None:
     """§3.4.2: REMOVE_ADDR with the id that was announced."""
     wire, caller, _ = server()
@@ -136,6 +139,7 @@ def test_lost_interface_is_withdrawn() -> None:
 
 @pytest.mark.row("A4", "A5")
 @pytest.mark.parametrize("port", [None, 8080])
+@pytest.mark.mib("MPTcpExtAddAddr", "MPTcpExtEchoAddTx")
 def test_announced_address_is_echoed_and_joined(wire: Wire, peer: Peer, port: int | None) -> None:
     """§3.4.1: echo (E=1, no HMAC); join the address, at the first subflow's port if none given."""
     connection = peer.handshake(mptcp=True)
@@ -149,6 +153,7 @@ def test_announced_address_is_echoed_and_joined(wire: Wire, peer: Peer, port: in
 
 @pytest.mark.row("A3")
 @pytest.mark.parametrize("what", ["hmac", "key", "port"])
+@pytest.mark.mib("MPTcpExtAddAddrHMacFailure")
 def test_wrong_hmac_is_ignored(wire: Wire, peer: Peer, what: str) -> None:
     """§3.4.1: silently: no echo, no join."""
     connection = peer.handshake(mptcp=True)
@@ -214,6 +219,7 @@ def test_subflow_limit() -> None:
     assert len(connection.subflows) == 3
 
 
+@pytest.mark.mib("MPTcpExtMPJoinPortSynAckRx", "MPTcpExtPortAdd", "MPTcpExtRmAddr")
 def test_remove_addr_closes_its_subflow(wire: Wire, peer: Peer) -> None:
     """§3.4.2: the subflows of the id are closed; the others go on; the id may be used anew."""
     connection = peer.handshake(mptcp=True)
@@ -300,6 +306,7 @@ def test_backup_is_idle_while_the_regular_path_works(caller: Peer) -> None:
 
 
 @pytest.mark.row("D17")
+@pytest.mark.mib("MPTcpExtMPJoinSynBackupRx")
 def test_backup_takes_over(wire: Wire, caller: Peer) -> None:
     """§3.3.8: the regular path fails: the backup carries the data."""
     connection = caller.handshake(active=False, mptcp=True, rtt=ms(50))
@@ -311,6 +318,7 @@ def test_backup_takes_over(wire: Wire, caller: Peer) -> None:
 
 
 @pytest.mark.row("D17")
+@pytest.mark.mib("MPTcpExtMPPrioRx")
 def test_mp_prio_changes_the_priority(wire: Wire, caller: Peer) -> None:
     """§3.3.8: MP_PRIO on a subflow makes it backup, and regular again."""
     connection = caller.handshake(active=False, mptcp=True, rtt=ms(50))

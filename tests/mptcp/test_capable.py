@@ -27,6 +27,9 @@ def answer(peer: Peer, option: Emits | None = None) -> None:
 
 
 @pytest.mark.row("I3", "I6", "I10", "I12")
+@pytest.mark.mib(
+    "MPTcpExtMPCurrEstab", "MPTcpExtMPCapableSYNTX", "MPTcpExtMPCapableSYNACKRX", "TcpActiveOpens"
+)
 def test_active_open(wire: Wire, peer: Peer) -> None:
     """SYN with version and flags only (4 bytes), third ACK with both keys (20 bytes)."""
     connection = wire.stack.connect("10.0.0.2", 80)
@@ -41,6 +44,7 @@ def test_active_open(wire: Wire, peer: Peer) -> None:
 
 
 @pytest.mark.row("I3", "I10", "I12")
+@pytest.mark.mib("MPTcpExtMPCapableSYNRX", "MPTcpExtMPCapableACKRX", "TcpPassiveOpens")
 def test_passive_open(wire: Wire, caller: Peer) -> None:
     """SYN/ACK with our key (12 bytes); accepted with the third ACK."""
     caller.send(SYN, options=[Mss(1400), MpCapable()])

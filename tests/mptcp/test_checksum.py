@@ -48,6 +48,7 @@ def test_good_checksums_over_several_segments() -> None:
 
 
 @pytest.mark.row("F7")
+@pytest.mark.mib("MPTcpExtDataCsumErr", "MPTcpExtMPFailTx")
 def test_failure_on_one_of_two_subflows() -> None:
     """§3.7: RST with MP_FAIL and the 64-bit DSN; the data is not DATA_ACKed; the other goes on."""
     wire = Wire(addresses=("10.0.0.1/24", "10.0.1.1/24"), nodelay=True)
@@ -78,6 +79,7 @@ def test_failure_on_the_only_subflow() -> None:
 
 
 @pytest.mark.row("F7")
+@pytest.mark.mib("MPTcpExtMPFailRx")
 def test_fail_received_on_the_only_subflow(wire: Wire, peer: Peer) -> None:
     """§3.7: "the receiver of an MP_FAIL MUST also respond with an MP_FAIL" and revert to TCP."""
     connection = peer.handshake(mptcp=True)

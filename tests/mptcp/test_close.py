@@ -197,6 +197,7 @@ def test_half_close_by_us(wire: Wire, peer: Peer) -> None:
 
 
 @pytest.mark.row("D12")
+@pytest.mark.mib("MPTcpExtSubflowStale", "MPTcpExtSubflowRecover")
 def test_no_fin_while_data_is_not_data_acked(wire: Wire, peer: Peer) -> None:
     """§3.3.3: all working subflows MUST NOT be closed before all data has been DATA_ACKed."""
     connection = peer.handshake(mptcp=True)
@@ -254,6 +255,7 @@ def test_connections_without_a_byte(early_end: bool) -> None:
 
 
 @pytest.mark.row("F1")
+@pytest.mark.mib("MPTcpExtMPFastcloseRx")
 def test_fastclose_received(wire: Wire, caller: Peer) -> None:
     """§3.5: with our key: every subflow is reset, the application is told."""
     connection, flow = pair(caller)
@@ -286,6 +288,7 @@ def test_fastclose_with_a_wrong_key(wire: Wire, caller: Peer, flags: int) -> Non
 
 
 @pytest.mark.row("F1")
+@pytest.mark.mib("MPTcpExtMPFastcloseTx")
 def test_abort_sends_fastclose(wire: Wire, caller: Peer) -> None:
     """§3.5, option R: RST + MP_FASTCLOSE with the peer's key on all subflows."""
     connection, flow = pair(caller)

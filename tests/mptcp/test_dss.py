@@ -134,6 +134,7 @@ def test_mapping_ahead_of_its_data(caller: Peer) -> None:
 
 
 @pytest.mark.row("D3")
+@pytest.mark.mib("MPTcpExtOFOQueue", "MPTcpExtOFOQueueTail")
 def test_dsn_order_differs_from_subflow_order(caller: Peer) -> None:
     """§3.3: the DSN decides."""
     connection = served(caller)
@@ -146,6 +147,7 @@ def test_dsn_order_differs_from_subflow_order(caller: Peer) -> None:
 
 
 @pytest.mark.row("D2")
+@pytest.mark.mib("MPTcpExtDSSNotMatching")
 def test_changed_mapping_is_refused(caller: Peer) -> None:
     """§3.3.1: "a mapping ... MUST NOT be changed"; the first declaration holds."""
     connection = served(caller)
@@ -182,6 +184,7 @@ def test_data_of_another_subflow_is_acknowledged_there_too(wire: Wire, caller: P
 
 @pytest.mark.row("F9")
 @pytest.mark.parametrize("dsn", [8 << 20, 1 << 40])
+@pytest.mark.mib("MPTcpExtNoDSSInWindow")
 def test_data_beyond_the_window_is_not_data_acked(caller: Peer, dsn: int) -> None:
     """§3.3.5 (F9): outside the connection-level window: dropped, never DATA_ACKed."""
     connection = served(caller)
@@ -194,6 +197,7 @@ def test_data_beyond_the_window_is_not_data_acked(caller: Peer, dsn: int) -> Non
 
 
 @pytest.mark.row("F9")
+@pytest.mark.mib("MPTcpExtDuplicateData")
 def test_old_data_is_ignored(caller: Peer) -> None:
     """A DSN far below is old, whatever the subflow sequence number."""
     connection = served(caller)
@@ -207,6 +211,7 @@ def test_old_data_is_ignored(caller: Peer) -> None:
 
 
 @pytest.mark.row("F8")
+@pytest.mark.mib("MPTcpExtDSSNoMatchTCP")
 def test_unmapped_data_on_a_joined_subflow(wire: Wire, caller: Peer) -> None:
     """§3.7 (F5, F8): data without any mapping on an additional subflow: RST, SHOULD reason 6."""
     connection = served(caller)
@@ -246,6 +251,7 @@ def test_unmapped_gap_inside_mapped_data(caller: Peer) -> None:
     assert connection.recv() == b"aaaaa"
 
 
+@pytest.mark.mib("MPTcpExtInvalidDataAck")
 def test_data_ack_of_unsent_data_is_ignored(wire: Wire, peer: Peer) -> None:
     """§3.3.2: a DATA_ACK beyond what was sent frees nothing."""
     connection = peer.handshake(mptcp=True)

@@ -82,6 +82,7 @@ def test_stale_subflow_gets_no_new_data(wire: Wire) -> None:
 
 
 @pytest.mark.row("F3")
+@pytest.mark.mib("MPTcpExtMPTCPRetrans", "MPTcpExtMPRstRx")
 def test_reset_subflow(wire: Wire) -> None:
     """§3.6: a RST ends the subflow only; its data goes over the other at once."""
     connection, first, second = two_flows(wire)

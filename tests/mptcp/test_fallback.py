@@ -53,6 +53,7 @@ def works_as_tcp(peer: Peer, connection: MetaSocket) -> None:
     ],
     ids=["none", "version 0", "H missing", "B set", "no key", "two keys"],
 )
+@pytest.mark.mib("MPTcpExtMPCapableFallbackSYNACK", "MPTcpExtFallback")
 def test_answer_without_usable_option(wire: Wire, peer: Peer, option: MpCapable | None) -> None:
     """§3.1: SYN/ACK without MP_CAPABLE, or one that has no meaning: TCP from the third ACK on."""
     connection = wire.stack.connect("10.0.0.2", 80)
@@ -98,6 +99,7 @@ def test_newer_version_is_answered_with_ours(wire: Wire, caller: Peer) -> None:
 
 
 @pytest.mark.row("I16")
+@pytest.mark.mib("MPTcpExtMPCapableFallbackACK")
 def test_third_ack_without_option(wire: Wire, caller: Peer) -> None:
     """§3.1: "If B does not receive the MP_CAPABLE in the third packet": TCP."""
     caller.send(SYN, options=[Mss(1460), MpCapable()])
@@ -121,6 +123,7 @@ def test_third_ack_with_data_without_option(wire: Wire, caller: Peer) -> None:
 
 
 @pytest.mark.row("F5")
+@pytest.mark.mib("MPTcpExtMPCapableDataFallback")
 def test_data_without_dss_at_the_server(wire: Wire, caller: Peer) -> None:
     """§3.7: third ACK well, then data without a mapping: a middlebox strips; fall back."""
     connection = caller.handshake(active=False, mptcp=True, confirm=False)
@@ -131,6 +134,7 @@ def test_data_without_dss_at_the_server(wire: Wire, caller: Peer) -> None:
 
 
 @pytest.mark.row("F5")
+@pytest.mark.mib("MPTcpExtInfiniteMapTx")
 def test_data_without_dss_at_the_client(wire: Wire, peer: Peer) -> None:
     """§3.7, the other role: B's first data has no DSS."""
     connection = peer.handshake(mptcp=True, confirm=False)
@@ -191,6 +195,7 @@ def test_every_segment_is_mapped_until_confirmed(wire: Wire, peer: Peer) -> None
 
 @pytest.mark.row("I17")
 @pytest.mark.parametrize("retries", [0, 1, 2])
+@pytest.mark.mib("MPTcpExtMPCapableSYNTXDrop")
 def test_syns_that_are_dropped_with_the_option(retries: int) -> None:
     """§3.1, §3.9.3: after some SYNs with MP_CAPABLE, SYNs without it; the number is policy."""
     wire = Wire(nodelay=True, syn_retries_mptcp=retries, timestamps=False)
@@ -221,6 +226,7 @@ def test_late_capable_answer_to_a_plain_syn(wire: Wire, peer: Peer) -> None:
 
 @pytest.mark.row("F6")
 @pytest.mark.parametrize("role", ["client", "server"])
+@pytest.mark.mib("MPTcpExtInfiniteMapRx")
 def test_infinite_mapping(role: str, wire: Wire, request: pytest.FixtureRequest) -> None:
     """§3.7: Data-Level Length 0: the rest of the stream is plain TCP, from this byte on."""
     active = role == "client"

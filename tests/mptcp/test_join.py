@@ -40,6 +40,7 @@ def connected(caller: Peer) -> MetaSocket:
 
 
 @pytest.mark.row("J1", "J2", "J4", "J5")
+@pytest.mark.mib("MPTcpExtMPJoinSynRx", "MPTcpExtMPJoinAckRx")
 def test_passive_join(wire: Wire, caller: Peer) -> None:
     """Figure 8: token and nonce; truncated HMAC and nonce; HMAC; ACK. (`Peer.join` checks them.)"""
     connection = connected(caller)
@@ -67,6 +68,7 @@ def test_known_answer_hmacs() -> None:
 
 
 @pytest.mark.row("J6")
+@pytest.mark.mib("MPTcpExtMPJoinNoTokenFound", "MPTcpExtMPRstTx")
 def test_unknown_token(wire: Wire, caller: Peer) -> None:
     """§3.2: a token that does not exist: RST, with MP_TCPRST reason 1."""
     connected(caller)
@@ -77,6 +79,7 @@ def test_unknown_token(wire: Wire, caller: Peer) -> None:
 
 
 @pytest.mark.row("J1")
+@pytest.mark.mib("MPTcpExtMPJoinPortSynRx", "MPTcpExtMPJoinPortAckRx")
 def test_token_comes_before_the_listener(wire: Wire, caller: Peer) -> None:
     """§3.2: the token demultiplexes: a port nobody listens on is fine, and makes no connection."""
     connection = connected(caller)
@@ -172,6 +175,7 @@ def test_join_after_fallback_is_refused(wire: Wire, caller: Peer) -> None:
 
 
 @pytest.mark.row("J6")
+@pytest.mark.mib("MPTcpExtMPJoinRejected")
 def test_join_limit() -> None:
     """Too many subflows: RST with reason 2, lack of resources."""
     wire = Wire(addresses=("10.0.0.1/24", "10.0.1.1/24"), max_subflows=3)
@@ -213,6 +217,7 @@ def joining(wire: Wire, peer: Peer) -> tuple[MetaSocket, Peer]:
 
 
 @pytest.mark.row("J2", "J4")
+@pytest.mark.mib("MPTcpExtMPJoinSynTx", "MPTcpExtMPJoinSynAckRx")
 def test_active_join(wire: Wire, peer: Peer) -> None:
     """The client joins from its other address; ids differ from 0, HMACs are right."""
     connection, flow = joining(wire, peer)

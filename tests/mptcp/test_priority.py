@@ -52,6 +52,7 @@ def test_answer_to_a_join_at_a_backup_interface() -> None:
 
 
 @pytest.mark.row("D17")
+@pytest.mark.mib("MPTcpExtMPPrioTx")
 def test_mp_prio_goes_on_its_own_subflow() -> None:
     """§3.3.8: MP_PRIO concerns the subflow that carries it; once for each change."""
     wire = Wire(addresses=TWO)

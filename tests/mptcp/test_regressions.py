@@ -112,6 +112,7 @@ def test_write_while_frto_waits() -> None:
 
 @pytest.mark.timeout(10)
 @pytest.mark.interpreted
+@pytest.mark.mib("SchedulerChoiceSilent")
 def test_subflow_that_promises_what_it_does_not_send(monkeypatch: pytest.MonkeyPatch) -> None:
     """Design rule 1: `poll_transmit` returns, and the data goes, even where `sendable` is wrong."""
     wire, connection, first, second = two_flows(rtt=ms(100))

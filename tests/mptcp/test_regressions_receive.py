@@ -61,6 +61,7 @@ def test_mappings_ahead_of_a_hole() -> None:
 
 
 @pytest.mark.row("F6")
+@pytest.mark.mib("MPTcpExtFallbackFailed")
 def test_infinite_mapping_beside_another_subflow() -> None:
     """§3.7: with a second subflow there is no single stream to go on with, so the infinite mapping
     is refused there with a RST and the connection stays MPTCP on the other."""
@@ -122,6 +123,7 @@ def pieces(wire: Wire, peer: Peer, dsns: list[int]) -> None:
 
 
 @pytest.mark.row("D18")
+@pytest.mark.mib("MPTcpExtRcvPruned")
 def test_reorder_memory_is_bounded() -> None:
     """§3.3.4: the window bounds octets, not what keeping them costs: single octets with holes
     between them are charged in full, and what does not fit is not DATA_ACKed."""

@@ -14,6 +14,7 @@ FAR = 1 << 30
 
 
 @pytest.mark.parametrize("offset", [1, 100, 60_000])
+@pytest.mark.mib("TcpCurrEstab", "TcpExtTCPChallengeACK")
 def test_reset_in_window_is_challenged(wire: Wire, peer: Peer, offset: int) -> None:
     """RFC 5961 §3.2: in the window but not exactly RCV.NXT: challenge ACK, no reset."""
     peer.handshake()
@@ -41,6 +42,7 @@ def test_exact_reset_with_a_hole(wire: Wire, peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("seq", [0, 1, 2, 50_000, -FAR, FAR])
+@pytest.mark.mib("TcpExtTCPSYNChallenge")
 def test_syn_in_established_is_challenged(wire: Wire, peer: Peer, seq: int) -> None:
     """RFC 5961 §4.2: whatever its number, a SYN gets a challenge ACK and nothing else."""
     peer.handshake()
@@ -191,6 +193,7 @@ def test_echo_of_the_earliest_unacknowledged_segment() -> None:
     assert peer.expect(ACK).option(Timestamps).ecr == base + 4
 
 
+@pytest.mark.mib("TcpExtPAWSEstab")
 def test_paws(wire: Wire, peer: Peer) -> None:
     """RFC 7323 §5.3 R1: a timestamp older than TS.Recent: ACK and drop; a RST is exempt."""
     connection = peer.handshake(timestamps=True)
@@ -245,6 +248,7 @@ def test_paws_expires_after_24_days(wire: Wire, peer: Peer) -> None:
 # -- bad packets ---------------------------------------------------------------------------
 
 
+@pytest.mark.mib("TcpInErrs", "TcpInCsumErrors")
 def test_bad_checksum_is_dropped_and_counted(wire: Wire, peer: Peer) -> None:
     """Design rule 2: verified when the device has not; trusted when it has."""
     connection = peer.handshake()
@@ -269,6 +273,7 @@ def test_bad_ip_checksum(wire: Wire, peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 19, 20, 30, 39, 40, 41])
+@pytest.mark.mib("IpInHdrErrors")
 def test_truncated_packets(wire: Wire, peer: Peer, size: int) -> None:
     """No packet makes the stack raise."""
     peer.handshake()
@@ -278,6 +283,7 @@ def test_truncated_packets(wire: Wire, peer: Peer, size: int) -> None:
     assert peer.subflow().state is State.ESTABLISHED
 
 
+@pytest.mark.mib("IpInAddrErrors")
 def test_foreign_address(wire: Wire, peer: Peer) -> None:
     """RFC 1122 §3.2.1.3: not for us: dropped and counted, no RST."""
     peer.local = b"\x0a\x00\x00\x63"

@@ -14,6 +14,7 @@ from tests.peer import Peer, Wire, ms, seconds
 TIME_WAIT = seconds(60)
 
 
+@pytest.mark.mib("TcpExtTW")
 def test_active_close(wire: Wire, peer: Peer) -> None:
     """Figure 12: FIN-WAIT-1, FIN-WAIT-2, TIME-WAIT, and CLOSED after 2 MSL."""
     connection = peer.handshake()
@@ -132,6 +133,7 @@ def test_half_close_by_the_peer(wire: Wire, peer: Peer) -> None:
     assert got == b"".join(bytes([n]) * 1000 for n in range(20))
 
 
+@pytest.mark.mib("TcpExtTCPSlowStartRetrans")
 def test_fin_retransmission(wire: Wire, peer: Peer) -> None:
     """The FIN is repeated like data until it is acknowledged."""
     connection = peer.handshake(rtt=ms(100))
@@ -158,6 +160,7 @@ def test_resent_fin_restarts_time_wait(wire: Wire, peer: Peer) -> None:
     assert wire.stack.connections == {}
 
 
+@pytest.mark.mib("TcpExtTWRecycled")
 def test_syn_reopens_time_wait(wire: Wire) -> None:
     """§3.6.1: a SYN with a larger sequence number may open the pair again."""
     wire.stack.listen(5000)
@@ -209,6 +212,7 @@ def test_abort(wire: Wire, peer: Peer) -> None:
     peer.expect_nothing(until=seconds(100))
 
 
+@pytest.mark.mib("TcpExtTCPAbortOnClose")
 def test_close_with_unread_data_resets(wire: Wire, peer: Peer) -> None:
     """RFC 1122 §4.2.2.13: closing with unread data, the peer learns by RST that it was lost."""
     connection = peer.handshake()
@@ -219,6 +223,7 @@ def test_close_with_unread_data_resets(wire: Wire, peer: Peer) -> None:
     assert wire.stack.connections == {}
 
 
+@pytest.mark.mib("TcpExtTCPAbortOnData")
 def test_data_after_close_resets(wire: Wire, peer: Peer) -> None:
     """RFC 1122 §4.2.2.13: data that comes after close() is answered with RST."""
     connection = peer.handshake()
@@ -230,6 +235,7 @@ def test_data_after_close_resets(wire: Wire, peer: Peer) -> None:
     assert wire.stack.connections == {}
 
 
+@pytest.mark.mib("TcpEstabResets")
 def test_reset_by_the_peer(wire: Wire, peer: Peer) -> None:
     """§3.10.7.4 second: pending data is dropped, the user is told."""
     connection = peer.handshake()

@@ -242,6 +242,7 @@ def test_ce_without_negotiation() -> None:
     assert not [seen for seen in peer.drain() if seen.flags & (ECE | CWR) or tos(seen)]
 
 
+@pytest.mark.mib("IpExtInCEPkts")
 def test_ce_mark_is_told_at_once() -> None:
     """The first ACKs after a mark are not delayed: the sender is to slow down now (as Linux)."""
     peer = made()
@@ -317,6 +318,7 @@ def test_nothing_is_resent_for_ece() -> None:
     assert peer.wire.stack.counters["TcpRetransSegs"] == 0
 
 
+@pytest.mark.mib("TcpEcnReductions")
 def test_ack_with_ece_does_not_grow_the_window() -> None:
     """RFC 3168 §6.1.2: no increase in response to an ACK with ECE."""
     peer = sending(data=100_000)

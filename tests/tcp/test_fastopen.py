@@ -142,6 +142,7 @@ def test_data_after_the_syn(server: Wire) -> None:
     assert only_event(server, Accepted).connection.recv() == b"request and more"
 
 
+@pytest.mark.mib("TcpExtTCPFastOpenPassive")
 def test_a_cookie_without_data(server: Wire) -> None:
     """§4.2.2: a good cookie alone lets the server speak first."""
     peer = fast(server, data=b"")
@@ -152,6 +153,7 @@ def test_a_cookie_without_data(server: Wire) -> None:
 
 
 @pytest.mark.parametrize("cookie", [bytes(8), b"1234", bytes(16)])
+@pytest.mark.mib("TcpExtTCPFastOpenPassiveFail")
 def test_a_bad_cookie(server: Wire, cookie: bytes) -> None:
     """§4.2.2: an ordinary handshake, only the SYN acknowledged, with a fresh cookie."""
     good = cookie_of(server)
@@ -173,6 +175,7 @@ def test_a_cookie_of_someone_else(server: Wire) -> None:
     assert kinds(server) == []
 
 
+@pytest.mark.mib("TcpExtTCPFastOpenPassiveAltKey")
 def test_an_older_cookie_is_renewed() -> None:
     """§4.1.2: with the key before the data is taken, and the SYN/ACK brings a new cookie."""
     wire = Wire(mptcp=False, fast_open=5, fast_open_key_us=seconds(10))
@@ -195,6 +198,7 @@ def test_off_by_default(wire: Wire) -> None:
     peer.expect(SYN | ACK, ack=1, options=lacks(FastOpen))
 
 
+@pytest.mark.mib("TcpExtTCPFastOpenListenOverflow")
 def test_the_limit_of_pending_requests(server: Wire) -> None:
     """§4.2.2, §5.1: beyond the limit the SYN is one without a cookie; a place that is free again
     is taken."""

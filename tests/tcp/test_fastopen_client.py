@@ -20,6 +20,7 @@ from tests.tcp.fast_open import COOKIE, connect, kinds, prime
 # -- the client (§4.2) ---------------------------------------------------------------------------
 
 
+@pytest.mark.mib("TcpExtTCPFastOpenCookieReqd")
 def test_a_cookie_is_asked_for(wire: Wire, peer: Peer) -> None:
     """§4.2.1 step 1: a SYN with an empty option and no data; the data comes after."""
     connection = connect(wire, b"hello")
@@ -31,6 +32,7 @@ def test_a_cookie_is_asked_for(wire: Wire, peer: Peer) -> None:
     assert wire.stack.counters["TcpExtTCPFastOpenCookieReqd"] == 1
 
 
+@pytest.mark.mib("TcpExtTCPFastOpenActive")
 def test_data_in_the_syn(wire: Wire, peer: Peer) -> None:
     """§4.2.2: cookie and data in the SYN, acknowledged by the SYN/ACK."""
     prime(wire)
@@ -83,6 +85,7 @@ def test_syn_data_fits_the_cached_mss(wire: Wire, peer: Peer, mss: int) -> None:
     assert len(syn.data) == min(mss, 1460) - len(syn.option_bytes)
 
 
+@pytest.mark.mib("TcpExtTCPFastOpenBlackhole")
 def test_a_repeated_syn_is_plain(wire: Wire, peer: Peer) -> None:
     """§4.1.3.1: after a time-out neither data nor the option: something may drop them."""
     prime(wire)
@@ -149,6 +152,7 @@ def test_a_lost_request_for_a_cookie_counts_too(wire: Wire, peer: Peer) -> None:
     other.expect(SYN, options=lacks(FastOpen))
 
 
+@pytest.mark.mib("TcpExtTCPFastOpenActiveFail")
 def test_a_refusal_of_the_data_is_remembered(wire: Wire, peer: Peer) -> None:
     """§4.1.3.1: a SYN/ACK without cookie that leaves the data is a negative answer as well; one
     with a new cookie is not."""

@@ -48,6 +48,7 @@ def test_no_error_ends_an_established_connection(wire: Wire, kind: IcmpKind, fam
 
 
 @pytest.mark.parametrize("kind", [IcmpKind.UNREACHABLE, *HARD])
+@pytest.mark.mib("IcmpInDestUnreachs", "TcpAttemptFails")
 def test_unreachable_ends_an_open(wire: Wire, peer: Peer, kind: IcmpKind) -> None:
     """RFC 5461 §4.1: in SYN-SENT the attempt ends at once, soft errors included."""
     wire.stack.connect(peer.address, peer.port)
@@ -81,6 +82,7 @@ def test_unreachable_ends_a_half_open_connection(wire: Wire, peer: Peer) -> None
 
 
 @pytest.mark.parametrize("offset", [-1, 1, 2, 1000, 1 << 31])
+@pytest.mark.mib("TcpExtOutOfWindowIcmps")
 def test_forged_error_in_an_open(wire: Wire, peer: Peer, offset: int) -> None:
     """RFC 5927 §4.1: who does not know the ISS cannot end the attempt; counted."""
     wire.stack.connect(peer.address, peer.port)
@@ -103,6 +105,7 @@ def test_error_about_what_is_not_in_flight(wire: Wire, peer: Peer, offset: int) 
     assert wire.stack.counters["TcpExtOutOfWindowIcmps"] == 1
 
 
+@pytest.mark.mib("IcmpInUnmatched")
 def test_error_about_nobody(wire: Wire, peer: Peer) -> None:
     """RFC 1122 §4.2.3.9: what belongs to no connection changes nothing; counted."""
     peer.handshake().send(b"x")
@@ -113,6 +116,7 @@ def test_error_about_nobody(wire: Wire, peer: Peer) -> None:
     assert wire.stack.counters["IcmpInUnmatched"] == 1
 
 
+@pytest.mark.mib("IcmpInSrcQuenchs")
 def test_source_quench(wire: Wire, peer: Peer) -> None:
     """RFC 6633 §3: silently ignored (RFC 1122 §4.2.3.9 wanted a slow start)."""
     connection = peer.handshake()
@@ -151,6 +155,7 @@ def test_error_about_a_connection_that_is_over(wire: Wire, peer: Peer) -> None:
     peer.expect_nothing()
 
 
+@pytest.mark.mib("IcmpInRateLimited")
 def test_rate_limit() -> None:
     """What strangers can make us look at each second is bounded (RFC 1812 §4.3.2.8)."""
     wire = Wire(mptcp=False, nodelay=True, icmp_per_second=10)

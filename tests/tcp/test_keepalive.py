@@ -63,6 +63,7 @@ def test_only_after_silence() -> None:
     peer.expect(ACK, seq=0, length=0, at=seconds(34))
 
 
+@pytest.mark.mib("TcpExtTCPAbortOnTimeout", "TcpExtTCPKeepAlive")
 def test_unanswered_probes_end_the_connection() -> None:
     """RFC 1122 §4.2.3.6: a single lost probe must not end it; `count` in a row do."""
     wire, peer = alive()

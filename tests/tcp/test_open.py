@@ -132,6 +132,7 @@ def test_blind_reset_in_syn_sent(wire: Wire, peer: Peer) -> None:
     assert connection.ended is None
 
 
+@pytest.mark.mib("TcpOutRsts")
 def test_no_listener(wire: Wire) -> None:
     """§3.10.7.1: a SYN to a closed port is answered <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>."""
     peer = Peer(wire, port=40000, local_port=81)
@@ -152,6 +153,7 @@ def test_no_connection(wire: Wire) -> None:
     peer.expect_nothing(until=seconds(10))
 
 
+@pytest.mark.mib("TcpExtTCPTimeouts", "TcpExtTCPSynRetrans")
 def test_syn_retransmission_and_give_up() -> None:
     """RFC 6298 (2.1), (5.5): 1 s, then doubled; RFC 9293 §3.8.3: in the end the user is told."""
     wire = Wire(mptcp=False, syn_retries=3, timestamps=False)
@@ -261,6 +263,7 @@ def test_bad_third_ack(wire: Wire) -> None:
     assert kinds(wire) == [Accepted]
 
 
+@pytest.mark.mib("TcpExtEmbryonicRsts")
 def test_reset_in_syn_received(wire: Wire) -> None:
     """§3.10.7.4 second: back to LISTEN; the listener is as before."""
     wire.stack.listen(5000, backlog=1)
@@ -275,6 +278,7 @@ def test_reset_in_syn_received(wire: Wire) -> None:
     assert kinds(wire) == [Accepted]
 
 
+@pytest.mark.mib("TcpExtListenDrops", "TcpExtTCPReqQFullDrop")
 def test_backlog() -> None:
     """RFC 4987 §3.1: a full backlog drops SYNs; a place that becomes free is taken."""
     wire = Wire(mptcp=False, syn_cookies="never")
@@ -434,6 +438,7 @@ def test_half_open_discovered_by_our_syn(wire: Wire, peer: Peer) -> None:
     assert connection.established
 
 
+@pytest.mark.mib("TcpExtBeyondWindow")
 def test_half_open_discovered_by_their_syn(wire: Wire) -> None:
     """RFC 9293 figure 9, the other end: a SYN for a connection that lives here is challenged, and
     the RST that follows ends it (RFC 5961 §4.2)."""

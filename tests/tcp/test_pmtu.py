@@ -165,6 +165,7 @@ def proven(**changes: Any) -> tuple[Peer, MetaSocket, Seen]:
     return peer, connection, peer.expect(length=MSS)
 
 
+@pytest.mark.mib("TcpPathMtuPending")
 def test_claim_against_experience_waits() -> None:
     """RFC 5927 §7.2: larger packets got through, so the claim waits; the ACK refutes it."""
     peer, connection, seen = proven()
@@ -200,6 +201,7 @@ def test_second_smaller_claim_right_after_the_first() -> None:
     assert sizes(peer.drain())[0] == 1300
 
 
+@pytest.mark.mib("TcpPathMtuIgnored")
 def test_too_big_about_a_syn() -> None:
     """A SYN is smaller than any MTU that is believed: the message is nonsense."""
     peer = made()
@@ -276,6 +278,7 @@ def test_cache_ages_and_is_bounded() -> None:
 # -- the interface -------------------------------------------------------------------------------
 
 
+@pytest.mark.mib("TcpPathMtuReduced")
 def test_interface_mtu_shrinks() -> None:
     """What the interface no longer takes goes again in smaller segments (RFC 1191 §6.4)."""
     peer = made()

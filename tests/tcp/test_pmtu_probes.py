@@ -35,6 +35,7 @@ def black_hole(**changes: Any) -> tuple[Peer, MetaSocket, Seen]:
         assert seen.sent_at < seconds(10), "still sending full-sized segments"
 
 
+@pytest.mark.mib("TcpMtuBlackHoles")
 def test_black_hole() -> None:
     """RFC 2923 §2.1, RFC 4821 §7.7: after R1 time-outs (RFC 1122 §4.2.3.5), smaller segments."""
     peer, _, seen = black_hole()
@@ -75,6 +76,7 @@ def test_small_segments_that_time_out_are_no_black_hole() -> None:
     assert peer.wire.stack.counters["TcpMtuBlackHoles"] == 0
 
 
+@pytest.mark.mib("TcpExtTCPMTUPSuccess")
 def test_probe_that_arrives() -> None:
     """RFC 4821 §7.6.1: its size is adopted. The black hole is gone, so the first try is the top."""
     peer, connection, _ = black_hole()
@@ -97,6 +99,7 @@ def lose(peer: Peer, probe: Seen, behind: list[Seen]) -> list[Seen]:
     return resent
 
 
+@pytest.mark.mib("TcpExtTCPMTUPFail")
 def test_probe_that_is_lost_is_no_congestion() -> None:
     """RFC 4821 §7.6.2: its data goes again in smaller segments, and the window stays."""
     peer, connection, _ = black_hole()
@@ -109,7 +112,7 @@ def test_probe_that_is_lost_is_no_congestion() -> None:
     assert cc.cwnd >= before[0]
     assert cc.ssthresh == before[1]
     assert peer.wire.stack.counters["TcpExtTCPMTUPFail"] == 1
-    assert peer.wire.stack.counters["TcpRetransTimeouts"] == 3
+    assert peer.wire.stack.counters["TcpExtTCPTimeouts"] == 3
 
 
 @pytest.mark.parametrize("offload", [False, True])
@@ -348,7 +351,7 @@ def test_transfer_past_a_router_that_tells(offload: bool, mptcp: bool, v6: bool)
     transfer = Transfer(400_000, 1300, tells=True, v6=v6, mptcp=mptcp, offload=offload)
     transfer.run(seconds(2))
     for host in transfer.hosts:
-        assert host.stack.counters["TcpRetransTimeouts"] == 0
+        assert host.stack.counters["TcpExtTCPTimeouts"] == 0
         assert host.stack.counters["TcpPathMtuReduced"] == 1
 
 

@@ -21,6 +21,7 @@ def flight(data: int = 10_000, **changes: bool) -> Peer:
 # -- RACK ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.mib("TcpExtTCPSackRecovery", "TcpExtTCPFastRetrans", "TcpRetransSegs")
 def test_as_quick_as_three_duplicates() -> None:
     """§6.2 step 4: with DupThresh segments sacked and no reordering seen, nothing is waited for."""
     peer = flight()
@@ -40,6 +41,7 @@ def test_one_sack_is_enough_after_a_while() -> None:
     peer.expect(ACK, seq=edge(0), at=ms(125))
 
 
+@pytest.mark.mib("TcpExtTCPSACKReorder")
 def test_small_reordering_costs_nothing() -> None:
     """§6.2 step 4: what arrives within the reordering window was not lost."""
     peer = flight(40_000)
@@ -69,6 +71,7 @@ def test_reordering_is_seen_in_what_was_sent_once_only() -> None:
     assert not peer.subflow().snd.rack.reordering_seen
 
 
+@pytest.mark.mib("TcpExtTCPLostRetransmit")
 def test_lost_retransmission() -> None:
     """§3.3: a retransmission is lost when what was sent after it is delivered."""
     peer = flight(40_000)
@@ -179,6 +182,7 @@ def test_last_segment_again() -> None:
     assert peer.subflow().snd.recovery is Recovery.FAST
 
 
+@pytest.mark.mib("TcpExtTCPLossProbes")
 def test_new_data_as_a_probe() -> None:
     """§7.3: the congestion window does not hold the probe back."""
     peer = flight(40_000)
@@ -222,6 +226,7 @@ def test_time_out_is_put_off_by_the_probe() -> None:
     peer.expect(ACK, seq=edge(0), at=ms(200) + rto)
 
 
+@pytest.mark.mib("TcpExtTCPLossProbeRecovery")
 def test_a_repaired_loss_reduces_the_window() -> None:
     """§7.4.2 (2): the probe filled the hole unseen; what was sent after it is acknowledged."""
     peer = flight()

@@ -37,6 +37,7 @@ def test_in_order(wire: Wire, peer: Peer) -> None:
     assert wire.take_events() == [Readable(connection)]
 
 
+@pytest.mark.mib("TcpExtTCPOFOQueue")
 def test_out_of_order(wire: Wire, peer: Peer) -> None:
     """RFC 5681 §4.2: an immediate duplicate ACK for a hole, and one when it is filled."""
     connection = peer.handshake(sack=False)
@@ -54,6 +55,7 @@ def test_out_of_order(wire: Wire, peer: Peer) -> None:
     assert connection.recv() == TEXT[:3000]
 
 
+@pytest.mark.mib("TcpExtDelayedACKLost", "TcpExtTCPDSACKOldSent")
 def test_duplicate(wire: Wire, peer: Peer) -> None:
     """§3.10.7.4 first: what has arrived already is answered with an ACK and dropped."""
     connection = peer.handshake()
@@ -97,6 +99,7 @@ def test_every_second_full_segment(wire: Wire, peer: Peer) -> None:
             peer.expect(ACK, ack=start + count * 1460, length=0)
 
 
+@pytest.mark.mib("TcpExtDelayedACKs")
 def test_delayed_ack_timer() -> None:
     """RFC 1122 §4.2.3.2: a lone segment is acknowledged when the timer says so, below 500 ms."""
     wire = Wire(mptcp=False, delayed_ack_us=ms(40))

@@ -112,6 +112,7 @@ def test_ssthresh_and_cwnd_after_loss(data: int) -> None:
     assert cc.cwnd == cc.ssthresh
 
 
+@pytest.mark.mib("TcpExtTCPRenoRecovery")
 def test_full_recovery_with_newreno() -> None:
     """RFC 6582 §3.2 (3): a full ACK ends recovery with cwnd no larger than ssthresh (or flight)."""
     peer = start(sack=False, data=10_000)
@@ -280,6 +281,7 @@ def test_ssthresh_is_held_over_repeated_timeouts() -> None:
         assert peer.subflow().cc.cwnd == MSS
 
 
+@pytest.mark.mib("TcpExtTCPSACKReneging")
 def test_reneging_receiver() -> None:
     """RFC 2018 §8: SACK is advisory; after a time-out what was sacked may have to be resent."""
     peer = start(sack=True, data=10_000)

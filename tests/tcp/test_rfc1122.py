@@ -76,6 +76,7 @@ def test_window_is_unsigned(wire: Wire, peer: Peer) -> None:
 # -- urgent data ---------------------------------------------------------------------------
 
 
+@pytest.mark.mib("TcpExtTCPUrgentReceived")
 def test_the_application_is_told_of_urgent_data(wire: Wire, peer: Peer) -> None:
     """Rows "Inform ALP asynchronously" and "ALP can learn if/how much" (MUST-32, MUST-33).
 

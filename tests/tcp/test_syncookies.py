@@ -114,6 +114,7 @@ def test_the_setting_is_checked() -> None:
 # -- on the wire -----------------------------------------------------------------------------------
 
 
+@pytest.mark.mib("TcpExtSyncookiesSent")
 def test_no_state_is_kept(always: Wire) -> None:
     """RFC 4987 §3.6: the SYN/ACK is sent once and all is forgotten; nothing is repeated."""
     peer = Peer(always, port=40000, local_port=5000)
@@ -204,6 +205,7 @@ def test_data_with_the_ack(always: Wire) -> None:
 
 
 @pytest.mark.parametrize(("seq", "ack"), [(1, 2), (2, 1), (0, 1), (1, 0x0800_0001)])
+@pytest.mark.mib("TcpExtSyncookiesFailed")
 def test_a_wrong_cookie_is_reset(always: Wire, seq: int, ack: int) -> None:
     """RFC 9293 §3.10.7.1: an ACK that is no cookie's is answered <SEQ=SEG.ACK><CTL=RST>."""
     peer = Peer(always, port=40000, local_port=5000)
@@ -239,6 +241,7 @@ def test_an_ack_without_a_cookie_under_way(wire: Wire) -> None:
     assert "TcpExtSyncookiesFailed" not in wire.stack.counters
 
 
+@pytest.mark.mib("TcpExtTCPReqQFullDoCookies")
 def test_a_full_backlog_sends_cookies() -> None:
     """RFC 4987 §3.6: only when the SYN queue is full; who is in it is served as before."""
     wire = Wire(mptcp=False, nodelay=True)
@@ -274,6 +277,7 @@ def test_a_flood_costs_nothing() -> None:
     assert len(accepted(wire)) == 1
 
 
+@pytest.mark.mib("TcpExtListenOverflows")
 def test_the_limit_of_connections_holds(always: Wire) -> None:
     """An ACK beyond `max_connections` is dropped; its repeat is taken when there is room."""
     wire = Wire(mptcp=False, syn_cookies="always", max_connections=1)
@@ -334,6 +338,7 @@ def test_a_client_connects_through_a_cookie() -> None:
     assert peer.expect(ACK, seq=1, data=b"x").segment.ack == (cookie + 1) & 0xFFFFFFFF
 
 
+@pytest.mark.mib("TcpExtSyncookiesRecv")
 def test_ecn_through_a_cookie(always: Wire) -> None:
     """RFC 3168 §6.1.1: the agreement on ECN is in the timestamp too, and is not made without."""
     peer = Peer(always, port=40000, local_port=5000)

@@ -154,6 +154,7 @@ def test_old_data_in_time_wait_is_acknowledged(wire: Wire) -> None:
     assert accepts(wire) == 0
 
 
+@pytest.mark.mib("TcpExtTCPTimeWaitOverflow")
 def test_time_wait_is_bounded() -> None:
     """Design rule 6: the oldest give way; RFC 9293 allows to cut TIME-WAIT for resources."""
     wire = Wire(mptcp=False, max_time_wait=3)

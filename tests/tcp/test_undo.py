@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,7 @@ def test_partial_duplicate() -> None:
     assert peer.expect(ACK, ack=1501).sack == ((501, 1001),)
 
 
+@pytest.mark.mib("TcpExtTCPDSACKOfoSent")
 def test_duplicate_above_the_cumulative_ack() -> None:
     """RFC 2883 §4.1.2: the DSACK, then the block that holds it."""
     peer = receiving()
@@ -68,6 +70,7 @@ def test_no_dsack_without_sack() -> None:
 # -- sending side: undo ----------------------------------------------------------------------------
 
 
+@pytest.mark.mib("TcpExtTCPDSACKUndo", "TcpExtTCPDSACKRecv")
 def test_dsack_of_all_that_was_resent_undoes() -> None:
     """RFC 2883 §5, RFC 3708 §2: reordering beyond the window; cwnd and ssthresh come back."""
     peer = start(sack=True, data=40_000, rack_tlp=True)
@@ -118,6 +121,7 @@ def timed_out(*, timestamps: bool, data: int = 40_000) -> Peer:
     return peer
 
 
+@pytest.mark.mib("TcpExtTCPLossUndo")
 def test_eifel_takes_a_time_out_back() -> None:
     """RFC 3522 §3.2: the ACK echoes the timestamp of the original, not of the retransmission."""
     peer = timed_out(timestamps=True)
@@ -143,6 +147,7 @@ def test_echo_of_the_retransmission_proves_the_loss() -> None:
     assert (snd.recovery, snd.spurious) == (Recovery.LOSS, 0)
 
 
+@pytest.mark.mib("TcpExtTCPSpuriousRTOs")
 def test_frto_spurious() -> None:
     """RFC 5682 §3.1: (2b) two new segments after the first ACK; (3b) the second acknowledges what
     was never sent again, so the time-out was spurious."""

@@ -143,6 +143,7 @@ def test_peer_shrinks_its_window(wire: Wire, peer: Peer) -> None:
     peer.expect(ACK, seq=3001, length=1000)
 
 
+@pytest.mark.mib("TcpExtTCPWinProbe")
 def test_zero_window_probes() -> None:
     """§3.8.6.1: the first probe after an RTO, then at exponentially growing intervals; no give-up.
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from mptcp.tun.middlebox import BoxSpec, box_spec
 
+PORT: Final = 5001
 RATE_BPS: Final = 20_000_000
 DELAY_US: Final = 5_000
 SIZE: Final = 300_000

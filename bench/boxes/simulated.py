@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final
 
 from mptcp.config import Config
@@ -26,32 +25,10 @@ from mptcp.wire.ip import parse_ip
 from mptcp.wire.mptcp_options import MpTcprst
 from mptcp.wire.tcp import RST, parse_segment
 
-from .cases import DELAY_US, PAUSE_S, RATE_BPS, TRAFFIC, Case, Outcome, Traffic, content, same
+from .cases import DELAY_US, PAUSE_S, PORT, RATE_BPS, TRAFFIC, Case, Traffic, content, same
+from .result import Result, Seen, digest, judge
 
-PORT: Final = 5001
 LIMIT_S: Final = 120.0
-
-
-@dataclass(slots=True)
-class Result:
-    """What was seen of a case."""
-
-    outcome: Outcome | None
-    """None: the connection ended badly, or never opened."""
-    whole: bool
-    """All bytes arrived, both ways."""
-    seconds: float
-    reasons: list[int] = field(default_factory=list)
-    """MP_TCPRST reason codes that were sent."""
-    counters: list[dict[str, int]] = field(default_factory=list)
-    """What each box did."""
-    trouble: str = ""
-    """What went wrong, one line."""
-
-    def met(self, case: Case) -> bool:
-        """Whether it is what the RFC asks."""
-        told = case.reason is None or case.reason in self.reasons
-        return self.outcome in case.expected and self.whole and told
 
 
 class End:
@@ -207,34 +184,21 @@ def run(
         trouble = f"ended as {left.end} and {right.end}"
     elif not whole:
         trouble = f"{len(left.got)} and {len(right.got)} bytes, or not the right ones"
-    return Result(_outcome(case, left, right), whole, seconds, reasons, counters, trouble)
+    outcome = None
+    if {left.end, right.end} == {ConnectionEnd.CLOSED}:
+        ends = [_seen(left), _seen(right)]
+        outcome = judge(case, ends, [end.fallback for end in ends])
+    received = len(left.got) + len(right.got)
+    both = f"{digest(bytes(left.got))} {digest(bytes(right.got))}"
+    return Result(outcome, whole, seconds, reasons, counters, trouble, received, both)
 
 
-def _outcome(case: Case, left: End, right: End) -> Outcome | None:
-    """What both ends saw, None when they differ or the connection ended otherwise."""
-    if left.connection is None or right.connection is None:
-        return None
-    if {left.end, right.end} != {ConnectionEnd.CLOSED}:
-        return None
-    fallen = [end.connection.fallback for end in (left, right) if end.connection is not None]
-    if all(fallen):
-        return Outcome.FELL_BACK
-    if any(fallen):
-        return None
-    boxed = f"10.0.{case.boxed}."
-    joined = [subflow for end in (left, right) for subflow in end.opened if _on(subflow, boxed)]
-    broken = [
-        event
-        for end in (left, right)
-        for event in end.closed
-        if _on(event.subflow, boxed) and event.end is not ConnectionEnd.CLOSED
-    ]
-    if not joined or (broken and all(not s.fully_established for s in joined)):
-        return Outcome.NOT_JOINED
-    if not broken:
-        return Outcome.KEPT
-    return Outcome.RESET if case.paths > 1 else Outcome.REVIVED
-
-
-def _on(subflow: Subflow, prefix: str) -> bool:
-    return ".".join(map(str, subflow.local)).startswith(prefix)
+def _seen(end: End) -> Seen:
+    assert end.connection is not None
+    return Seen(
+        end.connection.fallback,
+        [(subflow.local[2], subflow.fully_established) for subflow in end.opened],
+        [event.subflow.local[2] for event in end.closed if event.end is not ConnectionEnd.CLOSED],
+        end.reasons,
+        end.fell_back,
+    )

@@ -3,7 +3,8 @@
 from .fairness import Fairness
 from .goodput import Goodput
 from .micro import Micro
+from .middleboxes import Middleboxes
 from .simulator import Simulator
 from .tcp import Tcp
 
-__all__ = ["Fairness", "Goodput", "Micro", "Simulator", "Tcp"]
+__all__ = ["Fairness", "Goodput", "Micro", "Middleboxes", "Simulator", "Tcp"]

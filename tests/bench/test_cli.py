@@ -62,7 +62,10 @@ def test_list_names_every_scenario_and_case() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["run", "warp"], "no scenario 'warp': there are fairness, goodput, micro, simulator"),
+        (
+            ["run", "warp"],
+            "no scenario 'warp': there are fairness, goodput, micro, middleboxes, simulator",
+        ),
         (["run", "micro", "--only", "kernel-bbr"], "no case 'kernel-bbr'"),
         (["run", "micro", "--json", "/nowhere/at/all.json"], "/nowhere/at/all.json: No such file"),
         (["run", "micro", "--runs", "0"], "0 is not in 1..1000"),

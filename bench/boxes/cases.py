@@ -198,6 +198,8 @@ CASES: Final = (
         (Outcome.KEPT, Outcome.RESET),
         "§6: goes on while mappings cover the data, else the subflow is closed",
         paths=2,
+        kernel=False,
+        why_not="Linux 6.18 may deliver the half without a mapping, in the wrong place",
     ),
     Case(
         "rewrite",

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from mptcp.tun.emulator import LinkEmulator, PathEnd, PathSpec
+from mptcp.tun.middlebox import box_spec
 from mptcp.tun.netns import Namespace
 
 from ..nodes import Node
@@ -45,7 +46,7 @@ def run(
             namespace.sysctl("net.mptcp.checksum_enabled", int(case.checksum))
             namespace.set_mptcp_limits(subflows=2, add_addr_accepted=2)
         sides[ours].enable_forwarding()
-        emulator = stack.enter_context(LinkEmulator.start(_paths(case, sides, seed)))
+        emulator = stack.enter_context(LinkEmulator.start(_paths(case, sides, seed, ours)))
         theirs = "b" if ours == "a" else "a"
         for path in range(1, case.paths + 1):
             sides[theirs].add_route(f"10.1.{path}.0/24", device=f"p{path}")
@@ -84,13 +85,18 @@ def run(
         told = {side: nodes[side].line(patience) for side in (client, server)}
         seconds = time.monotonic() - began
         counters = emulator.box_counters(f"p{case.boxed}")
+    watched = counters.pop(0 if ours == "a" else -1)
     result = _result(case, told[ours], told[theirs], seconds, counters)
+    result.reasons = [int(name[7:]) for name in watched if name.startswith("reason ")]
     result.received = told["a"]["received"] + told["b"]["received"]
     result.digest = f"{told[client]['digest']} {told[server]['digest']}"
     return result
 
 
-def _paths(case: Case, sides: dict[str, Namespace], seed: int) -> list[PathSpec]:
+def _paths(case: Case, sides: dict[str, Namespace], seed: int, ours: str) -> list[PathSpec]:
+    """The links; a box that only watches stands next to our stack."""
+    watch = box_spec("watch")
+    boxes = (watch, *case.boxes) if ours == "a" else (*case.boxes, watch)
     paths = []
     for path in range(1, case.paths + 1):
         spec = PathSpec(
@@ -103,7 +109,7 @@ def _paths(case: Case, sides: dict[str, Namespace], seed: int) -> list[PathSpec]
             seed=seed,
         )
         if path == case.boxed:
-            spec = replace(spec, boxes=case.boxes, loss=case.loss)
+            spec = replace(spec, boxes=boxes, loss=case.loss)
         paths.append(spec)
     return paths
 

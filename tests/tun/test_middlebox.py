@@ -158,6 +158,20 @@ def test_drop_syn() -> None:
     assert (answer.sport, answer.dport) == (80, PORT_A)
 
 
+def test_watch() -> None:
+    """RFC 8684 §3.6, §3.7: it counts what tells of trouble and leaves every byte."""
+    watch = box("watch")
+    fail = b"\x1e\x0c\x60\0" + bytes(8)
+    packets = [
+        packet(flags=RST, options=(b"\x1e\4\x80\6",)),
+        packet(options=(fail,), forward=False),
+        packet(b"x", options=(dss(1, 1),)),
+    ]
+    for raw in packets:
+        assert watch.process(0, raw, True) == [(True, raw)]
+    assert watch.counters == {"resets": 1, "reason 6": 1, "MP_FAIL": 1}
+
+
 def test_rst_injection() -> None:
     """RFC 9293 §3.10.7.4: both ends get a RST whose number is exactly the one they expect next."""
     injector = box("rst", after=1)

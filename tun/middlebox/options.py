@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from .base import FlowTable, OneWay, Segments, check_choice, check_range, register
-from .packet import ACK, DSS, MPTCP, MSS, RST, SYN, TcpPacket
+from .base import Box, FlowTable, OneWay, Segments, check_choice, check_range, register
+from .packet import ACK, DSS, MP_FAIL, MP_TCPRST, MPTCP, MSS, RST, SYN, TcpPacket
 
 _ALL: Final = ("all", "syn", "syn-ack", "syns", "non-syn")
 
@@ -132,6 +132,25 @@ class ClampMss(OneWay):
                 if option[0] == MSS and int.from_bytes(option[2:4], "big") > self._most:
                     segment.options[place] = option[:2] + self._most.to_bytes(2, "big")
                     self.count("clamped")
+        return [(forward, segment)]
+
+
+@register
+class Watch(Box):
+    """Changes nothing and counts what tells of trouble: resets and their reasons, MP_FAILs."""
+
+    name = "watch"
+
+    def segment(self, now: int, segment: TcpPacket, forward: bool) -> Segments:
+        """See `Box`: "resets", "reason N" of MP_TCPRST (RFC 8684 §3.6), "MP_FAIL" (§3.7)."""
+        if segment.flags & RST:
+            self.count("resets")
+        for option in segment.options:
+            if option[0] == MPTCP and len(option) > 3:
+                if option[2] >> 4 == MP_TCPRST:
+                    self.count(f"reason {option[3]}")
+                elif option[2] >> 4 == MP_FAIL:
+                    self.count("MP_FAIL")
         return [(forward, segment)]
 
 

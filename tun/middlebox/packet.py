@@ -23,7 +23,9 @@ SACK: Final = 5
 TIMESTAMPS: Final = 8
 MPTCP: Final = 30
 DSS: Final = 2
-"""Subtype of `MPTCP` (RFC 8684 §3.3)."""
+MP_FAIL: Final = 6
+MP_TCPRST: Final = 8
+"""Subtypes of `MPTCP` (RFC 8684 §7.2)."""
 
 MASK32: Final = 0xFFFFFFFF
 

@@ -32,13 +32,13 @@ IDLE_US: Final = 1_000_000
 
 
 class Outcome(Enum):
-    """What became of the connection."""
+    """What became of the connection. Where one subflow is reset or not joined, MPTCP goes on."""
 
     KEPT = "MPTCP kept"
-    FELL_BACK = "fell back to TCP"
-    RESET = "subflow reset, MPTCP goes on"
-    NOT_JOINED = "not joined, MPTCP goes on"
-    REVIVED = "subflow reset, joined anew"
+    FELL_BACK = "TCP"
+    RESET = "subflow reset"
+    NOT_JOINED = "not joined"
+    REVIVED = "joined anew"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -13,6 +15,7 @@ from mptcp.bench.boxes.result import Result, Seen, judge
 from mptcp.bench.registry import Options
 from mptcp.bench.scenarios import middleboxes
 from mptcp.bench.scenarios.middleboxes import WHO, Middleboxes, plan
+from mptcp.tun.middlebox import boxes
 
 
 def nothing(what: str, done: int, total: int) -> None:
@@ -31,6 +34,24 @@ def test_every_case_has_a_section_and_a_key_of_its_own() -> None:
         assert "§" in entry.asks or "appendix" in entry.asks, entry.key
         assert entry.expected
         assert entry.kernel or entry.why_not, entry.key
+
+
+def test_the_document_has_every_case_and_every_box() -> None:
+    """docs/middleboxes.md: the table's rows are the cases, the boxes' rows name every parameter."""
+    text = (Path(__file__).parents[2] / "docs" / "middleboxes.md").read_text(encoding="utf-8")
+    rows = {
+        cells[0].strip(" `"): line
+        for line in text.splitlines()
+        if line.startswith("| `") and (cells := line.strip("|").split("|"))
+    }
+    for entry in CASES:
+        assert entry.asks in rows[entry.key], entry.key
+        assert " or ".join(outcome.value for outcome in entry.expected) in rows[entry.key]
+    described = text.split("## The boxes")[1].split("\n## ")[0]
+    for name, kind in boxes.items():
+        (line,) = [line for line in described.splitlines() if line.startswith(f"| `{name}`")]
+        for parameter in set(inspect.signature(kind).parameters) - {"rng"}:
+            assert f"`{parameter}`" in line, f"{name}: {parameter}"
 
 
 def test_plan() -> None:
@@ -53,7 +74,7 @@ def test_a_case_in_virtual_time_is_shown_and_judged() -> None:
     out = Console(width=300, file=io.StringIO())
     out.print(*report.tables())
     text = out.file.getvalue()  # type: ignore[attr-defined]
-    assert "fell back to TCP, 600,000 B" in text
+    assert "TCP, 600,000 B" in text
     assert "§3.1, §6" in text
 
 

@@ -60,14 +60,16 @@ class Receiving:
                     # always taken.
                     meta.stack.counters["MPTcpExtRcvPruned"] += 1
                     return
-                meta.stack.counters["MPTcpExtOFOQueue"] += 1
-                tail = rx.reorder.tail
+                counters = meta.stack.counters
+                reorder = rx.reorder
+                counters["MPTcpExtOFOQueue"] += 1
+                tail = reorder.tail
                 if tail is None or dsn >= tail.end:
-                    meta.stack.counters["MPTcpExtOFOQueueTail"] += 1
-                nodes = rx.reorder.nodes
-                rx.reorder.insert(subflow.path_index, dsn, view)
-                if rx.reorder.nodes <= nodes:
-                    meta.stack.counters["MPTcpExtOFOMerge"] += 1
+                    counters["MPTcpExtOFOQueueTail"] += 1
+                nodes = reorder.nodes
+                reorder.insert(subflow.path_index, dsn, view)
+                if reorder.nodes <= nodes:
+                    counters["MPTcpExtOFOMerge"] += 1
                 return
             # What is here already stays: the first copy wins (RFC 8684 §3.3.1).
             rx.reorder.insert(subflow.path_index, rx.nxt, view[rx.nxt - dsn :])

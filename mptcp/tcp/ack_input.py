@@ -71,10 +71,11 @@ def take_ack(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
             ts_rtt = -1
     if seg.flags & ECE and conn.ecn.sends and on_congestion_echo(snd, now, ack):
         conn.host.counters["TcpEcnReductions"] += 1
-    delivered = conn.stats.delivered
+    stats = conn.stats
+    delivered = stats.delivered
     acked = snd.on_ack(now, ack, sack, ts_rtt, duplicate, dsack)
     if seg.flags & ECE and conn.ecn.sends:
-        conn.stats.delivered_ce += conn.stats.delivered - delivered
+        stats.delivered_ce += stats.delivered - delivered
     if conn.pmtu.watching:
         conn.pmtu.on_ack(conn, now)
     if acked:

@@ -308,7 +308,7 @@ def _take_payload(
     segment_size = seg.gso_size or len(payload)
     stats = conn.stats
     stats.last_data_recv = now
-    stats.data_segs_in += segments(len(payload), segment_size)
+    stats.data_segs_in += 1 if not seg.gso_size else segments(len(payload), seg.gso_size)
     if segment_size > conn.rcv_mss:
         conn.rcv_mss = segment_size
     if seg.tos & ECN_MASK == CE or seg.flags & CWR:

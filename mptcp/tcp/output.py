@@ -149,12 +149,6 @@ def _make(
     length = sum(map(len, payload)) if len(payload) != 1 else len(payload[0])
     if len(payload) > MAX_VIEWS and chunk is not None:
         payload = chunk.parts = [memoryview(b"".join(payload))]
-    stats = conn.stats
-    count = segments(length, conn.snd.mss - len(options))
-    stats.segs_out += count
-    if length:
-        stats.data_segs_out += count
-        stats.last_data_sent = now
     header = conn.template.build(
         seq & MASK32, conn.rcv_nxt & MASK32, flags, window, options, length, tos=tos | conn.tos
     )
@@ -173,6 +167,12 @@ def _make(
             gso_size = 0
     else:
         conn.template.finish_checksum(header, payload)
+    stats = conn.stats
+    count = 1 if not gso_size else segments(length, gso_size)
+    stats.segs_out += count
+    if length:
+        stats.data_segs_out += count
+        stats.last_data_sent = now
     conn.last_sent_at = now
     return Transmit(interface.id, header, payload, gso_type, gso_size, csum_start, conn, chunk)
 

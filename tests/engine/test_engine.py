@@ -474,3 +474,18 @@ def test_public_names() -> None:
         import importlib.metadata
 
         assert importlib.metadata.version("mptcp") == mptcp.__version__
+
+
+async def test_the_event_stream_of_an_engine(pair: Pair) -> None:
+    """`async for event in engine.monitor()`: from when it is asked for to the engine's end."""
+    async with pair:
+        ours, theirs = pair.a.monitor(), pair.b.monitor()
+        await pair.b.start_server(echo, port=5001)
+        assert await exchange(*await pair.a.open_connection(B, 5001), b"ok") == b"ok"
+    client = [event async for event in ours]
+    server = [event async for event in theirs]
+    assert [event.type for event in client][:2] == ["created", "established"]
+    assert [event.type for event in server][:3] == ["listener-created", "created", "established"]
+    assert (client[0].server_side, server[1].server_side) == (False, True)
+    assert "closed" in {event.type for event in client} & {event.type for event in server}
+    assert (pair.a.stack.monitors, pair.b.stack.monitors) == ([], [])

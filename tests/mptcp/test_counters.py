@@ -6,6 +6,7 @@ Meanings: RFC 4022 (Tcp…), Linux's `net/ipv4/proc.c` (TcpExt…) and `net/mptc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import pytest
 
@@ -276,14 +277,17 @@ def test_data_out_of_order_that_continues(wire: Wire, caller: Peer) -> None:
 class Elsewhere(Scheduler):
     """Chooses what it was not offered."""
 
+    choice: ClassVar[object] = None
+
     def select(self, ready: Sequence[P], queued: int) -> P | None:
-        return type("Nobody", (), {})()  # type: ignore[no-any-return]
+        return self.choice  # type: ignore[return-value]
 
 
 @pytest.fixture
 def elsewhere() -> Iterator[str]:
     schedulers.add("elsewhere", Elsewhere)
     yield "elsewhere"
+    Elsewhere.choice = None
     schedulers.unregister("elsewhere")
 
 
@@ -296,6 +300,9 @@ def test_a_choice_that_was_not_offered(elsewhere: str) -> None:
     connection = caller.handshake(active=False, mptcp=True)
     flow = second(caller)
     flow.join()
+    stranger = Peer(wire, port=81)
+    stranger.handshake()
+    Elsewhere.choice = stranger.subflow()
     connection.send(b"x" * 100)
     assert sum(len(seen.data) for seen in [*caller.drain(), *flow.drain()]) == 100
     assert wire.stack.mib()["SchedulerChoiceNotReady"] > 0

@@ -155,11 +155,14 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
             conn.host.counters["TcpExtBeyondWindow"] += 1
         if flags & SYN:
             conn.host.counters["TcpExtTCPSYNChallenge"] += 1
-        # Zero-window probes and old duplicates: answer with what we have (§3.10.7.4). A repeat
-        # of what was acknowledged updates TS.Recent as in Linux, or the echo would make the
-        # peer measure its own time-out as an RTT (RFC 7323 §4.3 leaves this case to R2).
+        # Zero-window probes and old duplicates: answer with what we have (§3.10.7.4). RFC 7323
+        # §5.3 R2 ends here. After a silence the repeat updates TS.Recent all the same, as in Linux:
+        # an ACK of ours was lost, and the echo of what it acknowledged would make the peer measure
+        # its own time-out as an RTT. Not in a stream: there a needless repeat overtakes what was
+        # delayed on the way, and PAWS would throw that away.
         if seq < rcv_nxt:
-            _update_ts_recent(conn, seg, seq, now)
+            if now - conn.ts_recent_at >= conn.config.min_rto_us:
+                _update_ts_recent(conn, seg, seq, now)
             if length:
                 conn.host.counters["TcpExtDelayedACKLost"] += 1
                 _received_twice(conn, seq, min(seq + len(seg.payload), rcv_nxt))

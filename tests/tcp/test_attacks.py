@@ -208,6 +208,23 @@ def test_paws(wire: Wire, peer: Peer) -> None:
     assert wire.stack.connections == {}
 
 
+def test_paws_and_a_needless_repeat_in_a_stream(wire: Wire, peer: Peer) -> None:
+    """RFC 7323 §5.3 R2, R3: what lies before RCV.NXT leaves TS.Recent alone, so that what was sent
+    before it and comes late is taken. After a silence its time is echoed: an ACK was lost."""
+    connection = peer.handshake(timestamps=True)
+    base = wire.now // 1000
+    peer.send(ACK, data=b"abc", options=[Timestamps(base, peer.ts_recent)])
+    peer.drain()
+    repeat = [Timestamps(base + 9, peer.ts_recent)]
+    peer.send(ACK, seq=1, data=b"abc", options=repeat)
+    assert peer.expect(ACK, ack=4).option(Timestamps).ecr == base
+    peer.send(ACK, seq=4, data=b"def", options=[Timestamps(base + 5, peer.ts_recent)])
+    peer.drain()
+    assert connection.recv() == b"abcdef"
+    peer.send(ACK, seq=4, data=b"def", options=repeat, at=ms(300))
+    assert peer.expect(ACK, ack=7).option(Timestamps).ecr == base + 9
+
+
 def test_paws_for_bare_acks_is_limited(wire: Wire, peer: Peer) -> None:
     """RFC 7323 §5.3 R1 asks for an ACK; were two ends with strange clocks to answer each other's
     without limit (RFC 5961 §7 has one for its own), they would never end."""

@@ -1,9 +1,10 @@
 """Passive opens: listeners, and SYNs that belong to no connection yet.
 
 A SYN with MP_JOIN is looked up by its token before any listener is asked (RFC 8684 §3.2, thesis
-§4.3.2): it may arrive at a port nobody listens on. What a stranger's SYN makes us store is bounded
-by the listener's backlog, `max_connections` and `max_subflows`; with the backlog full a SYN makes
-us store nothing (SYN cookies), and its connection begins with the ACK of the SYN/ACK.
+§4.3.2): it may arrive at a port nobody listens on; `joining` has the rest. What a stranger's SYN
+makes us store is bounded by the listener's backlog, `max_connections` and `max_subflows`; with the
+backlog full a SYN makes us store nothing (SYN cookies), and its connection begins with the ACK of
+the SYN/ACK.
 
 A SYN whose Fast Open cookie is good is accepted at once, and counts in `fast_open_pending` instead
 of `half_open` until its handshake is complete: at most `fast_open` of them at a time.
@@ -11,46 +12,32 @@ of `half_open` until its handshake is complete: at most `fast_open` of them at a
 
 from __future__ import annotations
 
+import hmac
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from mptcp import keys
 from mptcp.addressing import can_be_source, parse_address
-from mptcp.errors import AddressInUseError, ConnectionEnd
+from mptcp.errors import AddressInUseError, ConnectionEnd, FallbackReason
 from mptcp.fallback import fall_back
+from mptcp.joining import join_ack_arrives, join_arrives
 from mptcp.monitor import tell_listener
 from mptcp.opening import new_meta, new_subflow
-from mptcp.path_manager.base import EndpointId
+from mptcp.stateless import as_answered, cookie_for, send_cookie, syn_again
 from mptcp.subflow import Role, Subflow
-from mptcp.tcp.ecn import Ecn
 from mptcp.tcp.fastopen import RESET_HOLD_US, ServerFastOpen, accept_early
-from mptcp.tcp.handshake import peer_mss, wanted_wscale
 from mptcp.tcp.input import segment_arrives
 from mptcp.tcp.state import State
-from mptcp.tcp.syncookies import decode_options, encode_options
-from mptcp.wire.mptcp_options import (
-    RST_LACK_OF_RESOURCES,
-    RST_MPTCP_SPECIFIC,
-    MpCapable,
-    MpJoinSyn,
-    MpTcprst,
-)
-from mptcp.wire.tcp import (
-    ACK,
-    CWR,
-    ECE,
-    SACK_PERMITTED,
-    SYN,
-    HeaderTemplate,
-    Segment,
-    emit_options,
-    mss_option,
-    timestamps_option,
-    window_scale_option,
-)
+from mptcp.wire.mptcp_options import MpCapable, MpJoinAck, MpJoinSyn
+from mptcp.wire.tcp import Segment
 
 if TYPE_CHECKING:
     from mptcp.meta_socket import MetaSocket
     from mptcp.stack import Stack
+
+
+_SILENT: Final = FallbackReason.SYN_WITHOUT_OPTION
+"""The peer asked for plain TCP, which is no event."""
 
 
 class Listener:
@@ -153,7 +140,7 @@ def syn_arrives(stack: Stack, seg: Segment, now: int, isn: int | None = None) ->
     if stack.config.mptcp:
         for option in seg.mptcp:
             if isinstance(option, MpJoinSyn):
-                _join(stack, seg, option, now, isn)
+                join_arrives(stack, seg, option, now, isn)
                 return
             if isinstance(option, MpCapable):
                 offer = option
@@ -169,7 +156,7 @@ def syn_arrives(stack: Stack, seg: Segment, now: int, isn: int | None = None) ->
     if len(stack.metas) >= stack.config.max_connections or (full and cookies == "never"):
         stack.counters["TcpExtListenDrops"] += 1
     elif full or cookies == "always":
-        _send_cookie(stack, seg, now)
+        _answer_with_cookie(stack, seg, offer, now)
     else:
         _accept(stack, listener, seg, offer, now, isn)
 
@@ -181,9 +168,15 @@ def _accept(
     offer: MpCapable | None,
     now: int,
     isn: int | None = None,
+    *,
+    key: bytes = b"",
+    reason: FallbackReason = _SILENT,
 ) -> None:
-    """Begin a connection of `listener`, with the ISN given or RFC 6528's."""
-    meta = new_meta(stack, listener)
+    """Begin a connection of `listener`, with the ISN and key given or new ones.
+
+    `reason`: why it is plain TCP if there is no `offer`.
+    """
+    meta = new_meta(stack, listener, key)
     listener.half_open.add(meta)
     subflow = new_subflow(
         stack,
@@ -196,17 +189,22 @@ def _accept(
         seg.sport,
         isn,
     )
-    # RFC 8684 §3.1: a version we can answer (ours is 1), HMAC-SHA256, no unknown extension (B).
-    if offer and offer.version >= 1 and offer.hmac_sha256 and not offer.extensibility:
-        stack.counters["MPTcpExtMPCapableSYNRX"] += 1
+    if offer and _usable(offer):
+        if not key:
+            stack.counters["MPTcpExtMPCapableSYNRX"] += 1
         meta.checksum = meta.checksum or offer.checksum_required
     elif not meta.fallback:
-        fall_back(meta, "the SYN carried no usable MP_CAPABLE", silent=True)
+        fall_back(meta, reason, silent=reason is _SILENT)
     subflow.open_passive(seg, now)
     if subflow.state is State.SYN_RECEIVED and _cookie_is_good(stack, listener, subflow, seg, now):
         listener.half_open.discard(meta)
         listener.fast_open_pending.add(meta)
         accept_early(subflow, seg, now)
+
+
+def _usable(offer: MpCapable) -> bool:
+    """RFC 8684 §3.1: a version we can answer (ours is 1), HMAC-SHA256, no unknown extension (B)."""
+    return offer.version >= 1 and offer.hmac_sha256 and not offer.extensibility
 
 
 def _cookie_is_good(
@@ -234,40 +232,25 @@ def _cookie_is_good(
     return key > 0
 
 
-def _send_cookie(stack: Stack, seg: Segment, now: int) -> None:
-    """Answer a SYN and forget it (RFC 4987 §3.6).
-
-    Only what `syncookies` can bring back is agreed to, so MP_CAPABLE is not answered.
-    """
+def _answer_with_cookie(stack: Stack, seg: Segment, offer: MpCapable | None, now: int) -> None:
+    """Answer a SYN and forget it (RFC 4987 §3.6), MP_CAPABLE included (RFC 8684 §3.1)."""
     config = stack.config
-    interface = stack.book.owner[seg.dst]
-    flow = stack.flow_key(seg.dst, seg.dport, seg.src, seg.sport)
-    version = len(seg.dst)
-    limit = interface.mtu - (40 if version == 4 else 60)
-    isn = stack.cookies.make(flow, seg.seq, min(peer_mss(seg), limit), now)
-    options = [mss_option(limit)]
-    flags = SYN | ACK
-    if seg.ts_val >= 0 and config.timestamps:
-        wscale = seg.wscale if config.window_scaling else None
-        sack = seg.sack_permitted and config.sack
-        clock = (now // 1000 + stack.timestamp_offset(flow)) & 0xFFFFFFFF
-        ecn = Ecn(config.ecn)
-        ecn.on_syn(seg)
-        flags |= ecn.syn_flags(answer=True, repeated=False)
-        value = encode_options(clock, wscale, sack, ecn.sends)
-        options.append(timestamps_option(value, seg.ts_val))
-        if sack:
-            options.append(SACK_PERMITTED)
-        if wscale is not None:
-            options.append(window_scale_option(wanted_wscale(config.receive_buffer)))
-    template = HeaderTemplate(seg.dst, seg.src, seg.dport, seg.sport)
-    window = min(config.receive_buffer, 0xFFFF)
-    header = template.build(
-        isn, (seg.seq + 1) & 0xFFFFFFFF, flags, window, emit_options(options), 0
-    )
-    template.finish_checksum(header, [])
-    stack.counters["TcpExtSyncookiesSent"] += 1
-    stack.send_raw(interface.id, bytes(header))
+    isn = cookie_for(stack, seg, now)
+    option = b""
+    if offer is not None and _usable(offer):
+        flow = stack.flow_key(seg.dst, seg.dport, seg.src, seg.sport)
+        key = stack.cookies.key(flow, seg.seq, isn)
+        if keys.token(key) in stack.tokens:
+            # RFC 8684 §3.1: no key that is unique here, so no MP_CAPABLE.
+            stack.counters["MPTcpExtMPFallbackTokenInit"] += 1
+        else:
+            stack.counters["MPTcpExtMPCapableSYNRX"] += 1
+            option = MpCapable(
+                key,
+                checksum_required=config.checksum or offer.checksum_required,
+                no_join_initial=not config.allow_join_initial_addr_port,
+            ).emit()
+    send_cookie(stack, seg, isn, now, option)
 
 
 def cookie_arrives(stack: Stack, seg: Segment, now: int) -> bool:
@@ -275,8 +258,14 @@ def cookie_arrives(stack: Stack, seg: Segment, now: int) -> bool:
 
     The ACK may carry data. False: it is to be answered with a RST (RFC 9293 §3.10.7.1).
     """
+    if not can_be_source(seg.src) or seg.dst not in stack.book.owner:
+        return False
+    for option in seg.mptcp:
+        if isinstance(option, MpJoinAck):
+            join_ack_arrives(stack, seg, option, now)
+            return True
     listener = listener_for(stack, seg)
-    if listener is None or not can_be_source(seg.src):
+    if listener is None:
         return False
     flow = stack.flow_key(seg.dst, seg.dport, seg.src, seg.sport)
     irs = (seg.seq - 1) & 0xFFFFFFFF
@@ -288,61 +277,29 @@ def cookie_arrives(stack: Stack, seg: Segment, now: int) -> bool:
     if len(stack.metas) >= stack.config.max_connections:
         stack.counters["TcpExtListenOverflows"] += 1
         return True  # no answer: the peer repeats its data, and there may be room then
+    offer, key, reason = _what_was_agreed(stack, seg, flow, irs, isn)
+    if offer is None and seg.dss is not None:
+        return True  # MPTCP is in use but the keys have not come: the first data brings them again
     stack.counters["TcpExtSyncookiesRecv"] += 1
-    # The SYN as it was, as far as it matters.
-    syn = Segment(seg.src, seg.dst, seg.sport, seg.dport, irs, 0, SYN, seg.window)
-    syn.interface = seg.interface
-    syn.mss = mss
-    if seg.ts_val >= 0:
-        syn.ts_val = seg.ts_val
-        syn.wscale, syn.sack_permitted, ecn = decode_options(seg.ts_ecr)
-        if ecn:
-            syn.flags |= ECE | CWR
-    _accept(stack, listener, syn, None, now, isn)
+    _accept(stack, listener, syn_again(seg, mss), offer, now, isn, key=key, reason=reason)
     connection = stack.connections[flow]
-    connection.syn_pending = False
-    connection.snd.nxt = connection.snd.iss + 1
-    connection.ecn.syn_flags(answer=True, repeated=False)  # as `_send_cookie` has answered
+    as_answered(connection)
     segment_arrives(connection, seg, now)
     return True
 
 
-def _join(stack: Stack, seg: Segment, option: MpJoinSyn, now: int, isn: int | None) -> None:
-    """RFC 8684 §3.2: a SYN that wants to join the connection of a token."""
-    meta = stack.tokens.get(option.token)
-    counters = stack.counters
-    if meta is None or meta.fallback or meta.ended is not None or not meta.confirmed:
-        counters["MPTcpExtMPJoinNoTokenFound"] += 1
-        stack.reset_for(seg, seg.interface, MpTcprst(RST_MPTCP_SPECIFIC).emit())
-        return
-    if len(meta.subflows) >= stack.config.max_subflows:
-        counters["MPTcpExtMPJoinRejected"] += 1
-        stack.reset_for(seg, seg.interface, MpTcprst(RST_LACK_OF_RESOURCES).emit())
-        return
-    counters["MPTcpExtMPJoinSynRx"] += 1
-    if option.backup:
-        counters["MPTcpExtMPJoinSynBackupRx"] += 1
-    if seg.dport != meta.fendpoint.local_port:
-        counters["MPTcpExtMPJoinPortSynRx"] += 1
-    subflow = new_subflow(
-        stack,
-        meta,
-        Role.JOIN_PASSIVE,
-        stack.book.owner[seg.dst],
-        seg.dst,
-        seg.dport,
-        seg.src,
-        seg.sport,
-        isn,
-    )
-    subflow.remote_id = option.address_id
-    subflow.remote_nonce = option.nonce
-    subflow.backup = option.backup
-    subflow.backup_request = meta.options.priorities.wanted(seg.dst, subflow.interface)
-    subflow.local_nonce = stack.entropy(4)
-    if seg.dst != meta.fendpoint.local:
-        subflow.local_id = stack.book.identifier(seg.dst)
-    subflow.path_index = meta.paths.manager.on_peer_subflow(
-        EndpointId(seg.dst, seg.dport, seg.src, seg.sport), subflow.local_id, subflow.remote_id
-    )
-    subflow.open_passive(seg, now)
+def _what_was_agreed(
+    stack: Stack, seg: Segment, flow: bytes, irs: int, isn: int
+) -> tuple[MpCapable | None, bytes, FallbackReason]:
+    """(offer of the SYN, our key, why there is none) as the third ACK tells (RFC 8684 §3.1)."""
+    if stack.config.mptcp:
+        for option in seg.mptcp:
+            if isinstance(option, MpCapable) and option.receiver_key is not None:
+                key = stack.cookies.key(flow, irs, isn)
+                if not hmac.compare_digest(key, option.receiver_key):
+                    return None, b"", FallbackReason.THIRD_ACK_WITHOUT_OPTION
+                if keys.token(key) in stack.tokens:
+                    stack.counters["MPTcpExtMPFallbackTokenInit"] += 1
+                    return None, b"", FallbackReason.TOKEN_TAKEN
+                return MpCapable(checksum_required=option.checksum_required), key, _SILENT
+    return None, b"", _SILENT

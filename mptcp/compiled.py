@@ -22,22 +22,31 @@ from typing import Final
 PACKAGES: Final = ("tcp", "wire")
 MODULES: Final = (
     "accepting",
+    "blackholes",
     "coupled_cc",
     "data_queues",
+    "data_states",
+    "delivery",
     "dispatcher",
     "fallback",
+    "fastclose",
+    "joining",
     "mapping",
     "membership",
     "meta_socket",
     "opening",
     "receiving",
+    "removal",
     "reorder",
     "scheduler",
+    "signals",
     "stack",
+    "stateless",
     "subflow",
     "subflow_input",
     "subflow_options",
     "timers",
+    "unmapped",
 )
 GROUP: Final = "mptcp_core"
 """mypyc puts the code itself into one library, `mptcp_core__mypyc`."""

@@ -91,6 +91,12 @@ class Config:
     """SYN retransmissions before a connect fails."""
     syn_retries_mptcp: int = 2
     """SYNs repeated with MP_CAPABLE before plain TCP is tried (RFC 8684 §3.1, §3.9.3)."""
+    blackhole_timeout_us: int = 3600 * SECOND
+    """How long a destination gets plain SYNs after those with MP_CAPABLE were lost there and a
+    plain one was answered (RFC 8684 §3.9.3); doubled each time, up to 64 times this; 0: never.
+    Linux's `net.mptcp.blackhole_timeout`, but for each destination by itself."""
+    blackhole_entries: int = 1024
+    """Destinations remembered for that."""
     synack_retries: int = 5
     data_retries: int = 15
     """Timeouts in a row on one subflow before it is given up (RFC 1122 §4.2.3.5 R2)."""
@@ -118,9 +124,12 @@ class Config:
     """Probes without an answer that end the connection."""
     orphan_timeout_us: int = 60 * SECOND
     """How long a connection without any subflow waits for one (break before make)."""
+    fast_close: str = "reset"
+    """How a connection is aborted (RFC 8684 §3.5): "reset" sends MP_FASTCLOSE with a RST on every
+    subflow and keeps nothing; "ack" sends it on an ACK and repeats it until a RST answers."""
     syn_cookies: str = "auto"
-    """Answer SYNs without keeping state (RFC 4987 §3.6): `auto` when a listener's backlog is full,
-    `always`, or `never`. A connection made from a cookie is plain TCP."""
+    """Answer SYNs without keeping state (RFC 4987 §3.6): `auto` when a listener's backlog is full
+    or too many joins of a connection are under way, `always`, or `never`."""
     fast_open: int = 0
     """Fast Open requests (RFC 7413) that a listener keeps whose handshake is not complete, unless
     `listen()` says otherwise; 0: listeners take no data from SYNs. Off as in Linux: data of a SYN
@@ -146,6 +155,9 @@ class Config:
     """Subflows of one connection, the first included (1 to 64)."""
     max_addresses: int = 8
     """Peer addresses remembered for one connection (RFC 8684 §3.4.1)."""
+    allow_join_initial_addr_port: bool = True
+    """False sends the C flag: no subflow is to come to the address and port of the first one
+    (RFC 8684 §3.1), as where a load balancer stands before it. Linux's sysctl of that name."""
     add_addr_retries: int = 3
     add_addr_timeout_us: int = 1 * SECOND
     """First wait for an ADD_ADDR echo; doubled at each retry."""
@@ -191,6 +203,8 @@ class Config:
             "time_wait_us": (0, 600 * SECOND),
             "syn_retries": (0, 30),
             "syn_retries_mptcp": (0, 30),
+            "blackhole_timeout_us": (0, 24 * 3600 * SECOND),
+            "blackhole_entries": (0, 1 << 16),
             "synack_retries": (0, 30),
             "data_retries": (1, 30),
             "subflow_retries": (1, 30),
@@ -222,6 +236,7 @@ class Config:
             if not low <= value <= high:
                 raise ValueError(f"{name} = {value} is out of range: use {low} to {high}")
         choices: dict[str, tuple[str, ...]] = {
+            "fast_close": ("reset", "ack"),
             "ecn": ("off", "passive", "on"),
             "syn_cookies": ("auto", "always", "never"),
             "mtu_probing": ("off", "blackhole", "on"),

@@ -30,6 +30,24 @@ class NotConnectedError(LocalError):
     """The connection is not in a state that allows the call."""
 
 
+class FallbackReason(enum.Enum):
+    """Why a connection is plain TCP (RFC 8684 §3.1, §3.7); the value says it in one line."""
+
+    DISABLED = "MPTCP is off in the configuration"
+    BLACKHOLE = "SYNs with MP_CAPABLE have been lost on the way to this address"
+    SYN_WITHOUT_OPTION = "the SYN carried no usable MP_CAPABLE"
+    SYN_ACK_WITHOUT_OPTION = "the SYN/ACK carried no usable MP_CAPABLE"
+    THIRD_ACK_WITHOUT_OPTION = "the third packet carried no usable MP_CAPABLE"
+    SYN_UNANSWERED = "SYNs with MP_CAPABLE were not answered"
+    TOKEN_TAKEN = "the token of the key in a SYN cookie was taken before it came back"
+    SIMULTANEOUS_OPEN = "both ends have sent a SYN"
+    ACK_WITHOUT_DSS = "data was acknowledged without a DSS"
+    DATA_WITHOUT_MAPPING = "data arrived without a mapping"
+    INFINITE_MAPPING = "the peer sent an infinite mapping"
+    CHECKSUM_FAILED = "a DSS checksum was wrong on the only subflow"
+    MP_FAIL_RECEIVED = "the peer reported a checksum failure (MP_FAIL)"
+
+
 class ConnectionEnd(enum.Enum):
     """Why a connection is over."""
 

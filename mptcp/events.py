@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mptcp.errors import ConnectionEnd
+from mptcp.errors import ConnectionEnd, FallbackReason
 
 if TYPE_CHECKING:
     from mptcp.meta_socket import MetaSocket
@@ -49,10 +49,10 @@ class Writable:
 
 @dataclass(frozen=True, slots=True)
 class FellBack:
-    """The connection is plain TCP from now on (RFC 8684 §3.7); `reason` is one line."""
+    """The connection is plain TCP from now on (RFC 8684 §3.7)."""
 
     connection: MetaSocket
-    reason: str
+    reason: FallbackReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mptcp.errors import ConnectionEnd
+from mptcp.errors import ConnectionEnd, FallbackReason
 from mptcp.events import FellBack
 from mptcp.tcp.state import NEVER
 from mptcp.wire.mptcp_options import (
-    RST_ADMIN_PROHIBITED,
     RST_MIDDLEBOX,
     RST_MPTCP_SPECIFIC,
     MpFail,
     MpTcprst,
 )
-from mptcp.wire.seq import MASK64
+from mptcp.wire.seq import MASK64, unwrap
 from mptcp.wire.tcp import Segment
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from mptcp.subflow import Subflow
 
 
-def fall_back(meta: MetaSocket, reason: str, *, silent: bool = False) -> None:
+def fall_back(meta: MetaSocket, reason: FallbackReason, *, silent: bool = False) -> None:
     """RFC 8684 §3.7: plain TCP from now on. Only ever with a single subflow.
 
     `silent`: the peer asked for plain TCP, which is neither an event nor a failure.
@@ -59,9 +58,13 @@ def fall_back(meta: MetaSocket, reason: str, *, silent: bool = False) -> None:
     if not silent:
         meta.stack.counters["MPTcpExtFallback"] += 1
         meta.stack.emit(FellBack(meta, reason))
-    # What waited for a checksum: nothing will verify it now, and it comes before what follows.
+    # What waited for a checksum or a mapping: there will be none, and it comes before what follows.
     for subflow in list(meta.subflows):
-        for view in subflow.rx_maps.clear():
+        views = subflow.rx_maps.clear()
+        if subflow.unmapped is not None:
+            views += subflow.unmapped.clear()
+            subflow.unmapped = None
+        for view in views:
             meta.receiving.on_plain_data(view, meta.stack.now)
     if meta.write_closed and meta.established:
         meta.send_close()
@@ -73,40 +76,49 @@ def fall_back(meta: MetaSocket, reason: str, *, silent: bool = False) -> None:
 def mp_fail_arrives(meta: MetaSocket, subflow: Subflow, option: MpFail, now: int) -> None:
     """RFC 8684 §3.7: the peer could not verify our data on this subflow."""
     if only_subflow_ever(meta):
-        # The answer is an MP_FAIL too, then plain TCP with the infinite mapping.
+        # The answer is an MP_FAIL too, for all that is to come, and plain TCP. The infinite mapping
+        # acts retroactively: it begins where what the peer has verified ends.
         meta.stack.counters["MPTcpExtMPFailTx"] += 1
         subflow.controls.append(MpFail(meta.rx.nxt & MASK64).emit())
         meta.stack.mark_ready(subflow)
-        fall_back(meta, "the peer reported a checksum failure (MP_FAIL)")
+        tx = meta.tx
+        failed = unwrap(option.dsn, tx.una, 64)
+        start = failed if tx.una <= failed <= tx.nxt else tx.una
+        subflow.infinite_from = start - meta.local_idsn
+        fall_back(meta, FallbackReason.MP_FAIL_RECEIVED)
     else:
-        subflow.abort(MpTcprst(RST_ADMIN_PROHIBITED).emit(), ConnectionEnd.PROTOCOL)
+        # Not contiguous: no infinite mapping says where the rest of the data belongs.
+        subflow.abort(MpTcprst(RST_MIDDLEBOX).emit(), ConnectionEnd.PROTOCOL)
 
 
 def checksum_failed(meta: MetaSocket, subflow: Subflow, dsn: int) -> bool:
     """RFC 8684 §3.7: True when the payload is to be taken all the same, as plain TCP's.
 
     With other subflows the data will come again on one of them, so this one is reset. Alone,
-    a middlebox that changes payload would change it again: the connection reverts to TCP.
+    a middlebox that changes payload would change it again: the connection reverts to TCP, unless
+    the data is not contiguous: then the subflow is reset too, and another may be joined.
     """
-    if only_subflow_ever(meta):
+    if only_subflow_ever(meta) and dsn == meta.rx.nxt and not meta.rx.reorder:
         # It goes with every ACK until the peer has answered: one alone may get lost, and a FIN
         # that came first would end nothing but the subflow.
         meta.stack.counters["MPTcpExtMPFailTx"] += 1
         subflow.fail_dsn = dsn & MASK64
         subflow.ack_now()
-        fall_back(meta, "a DSS checksum was wrong on the only subflow")
+        fall_back(meta, FallbackReason.CHECKSUM_FAILED)
         return True
     meta.stack.counters["MPTcpExtMPFailTx"] += 1
-    subflow.abort(MpFail(dsn & MASK64).emit(), ConnectionEnd.PROTOCOL)
+    options = MpFail(dsn & MASK64).emit() + MpTcprst(RST_MIDDLEBOX).emit()
+    subflow.abort(options, ConnectionEnd.PROTOCOL)
     return False
 
 
 def only_subflow_ever(meta: MetaSocket) -> bool:
     """The data sequence space is the subflow's, so that plain TCP can go on from here.
 
-    Joins that have not succeeded, or never did, have carried nothing.
+    Joins that have not succeeded, or never did, have carried nothing. Not so with another subflow,
+    nor after one, nor when data went again under other numbers.
     """
-    if meta.past_subflows:
+    if meta.past_subflows or meta.tx.reinjected_bytes:
         return False
     first = False
     for subflow in meta.subflows:
@@ -122,7 +134,7 @@ def acked_without_dss(subflow: Subflow) -> bool:
     meta = subflow.meta
     if only_subflow_ever(meta):
         meta.stack.counters["MPTcpExtMPCapableDataFallback"] += 1
-        fall_back(meta, "data was acknowledged without a DSS")
+        fall_back(meta, FallbackReason.ACK_WITHOUT_DSS)
         return True
     subflow.abort(MpTcprst(RST_MIDDLEBOX).emit(), ConnectionEnd.PROTOCOL)
     return False

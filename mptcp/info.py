@@ -179,7 +179,7 @@ def mptcp_info(meta: MetaSocket) -> MptcpInfo:
     return MptcpInfo(
         number=meta.number,
         fallback=meta.fallback,
-        fallback_reason=meta.fallback_reason,
+        fallback_reason=meta.fallback_reason.value if meta.fallback_reason is not None else "",
         token=meta.token,
         remote_token=meta.remote_token,
         local=format_address(end.local),

@@ -108,6 +108,7 @@ class Membership:
         """The peer closes a subflow; in plain TCP that is the end of its data."""
         meta = self.meta
         if meta.ended is not None:
+            subflow.close()
             return
         if meta.fallback:
             if not meta.eof:
@@ -133,6 +134,8 @@ class Membership:
                 meta.past_subflows += 1
         meta.rx.reorder.forget(subflow.path_index)
         subflow.rx_maps.clear()
+        if subflow.unmapped is not None:
+            subflow.unmapped.clear()
         meta.tx.nothing_for.discard(subflow)
         if meta.ended is not None:
             return
@@ -162,8 +165,10 @@ class Membership:
             meta.finish(ConnectionEnd.CLOSED, now)
         elif end is ConnectionEnd.REFUSED and subflow.reset_reason == RST_MPTCP_SPECIFIC:
             # The peer does not know the token any more: the connection is gone there. A bare RST
-            # may come from a firewall and says nothing of the connection.
-            meta.finish(ConnectionEnd.RESET, now)
+            # may come from a firewall and says nothing of the connection. With all data arrived
+            # both ways only the acknowledgement of our DATA_FIN is missing: the peer has had it.
+            done = meta.eof and meta.data_fin_due and meta.tx.una == meta.data_fin_dsn
+            meta.finish(ConnectionEnd.CLOSED if done else ConnectionEnd.RESET, now)
         elif meta.orphan_deadline == NEVER:
             meta.orphan_deadline = now + meta.config.orphan_timeout_us
             meta.stack.rearm(meta)

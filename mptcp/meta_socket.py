@@ -20,14 +20,16 @@ from typing import TYPE_CHECKING
 
 from mptcp import keys
 from mptcp.data_queues import DataReceiver, DataSender
+from mptcp.data_states import DataState, DataTimeWait, data_state
 from mptcp.dispatcher import Dispatcher
-from mptcp.errors import ConnectionEnd, NotConnectedError
+from mptcp.errors import ConnectionEnd, FallbackReason, NotConnectedError
 from mptcp.events import (
     Closed,
     Readable,
     Urgent,
     Writable,
 )
+from mptcp.fastclose import fast_close
 from mptcp.info import MptcpInfo, mptcp_info
 from mptcp.membership import Membership
 from mptcp.path_manager.base import EndpointId
@@ -38,10 +40,7 @@ from mptcp.subflow import Subflow
 from mptcp.tcp.congestion import CongestionControl
 from mptcp.tcp.state import NEVER, State
 from mptcp.wire.dss import Dss
-from mptcp.wire.mptcp_options import (
-    MpCapable,
-    MpFastclose,
-)
+from mptcp.wire.mptcp_options import MpCapable
 from mptcp.wire.seq import MASK32, MASK64, unwrap
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class MetaSocket:
         self.remote_idsn = 0
         # agreed
         self.fallback = not config.mptcp
-        self.fallback_reason = "MPTCP is off in the configuration" if self.fallback else ""
+        self.fallback_reason = FallbackReason.DISABLED if self.fallback else None
         self.checksum = config.checksum
         self.ack_64 = False
         """Send 64-bit DATA_ACKs: the peer has sent a 64-bit DSN (RFC 8684 §3.3.2)."""
@@ -107,6 +106,9 @@ class MetaSocket:
         """The DSN after the peer's urgent data."""
         self.eof = False
         """The peer will send no more, and everything it sent has arrived in order."""
+        self.eof_first = False
+        """The peer's DATA_FIN came before ours went: M_CLOSEWAIT, M_LAST-ACK (RFC 8684 App. D)."""
+        self.time_wait: DataTimeWait | None = None
         self.data_fin_dsn = 0
         self.data_fin_due = False
         """Our DATA_FIN is to be sent with bare ACKs until it is acknowledged."""
@@ -121,6 +123,11 @@ class MetaSocket:
         self.orphan_deadline = NEVER
         self.heap_deadline = NEVER  # kept by the stack
         self.fendpoint = EndpointId(b"", 0, b"", 0)
+
+    @property
+    def state(self) -> DataState:
+        """RFC 8684 App. D."""
+        return data_state(self)
 
     def __repr__(self) -> str:
         mode = "TCP" if self.fallback else f"MPTCP token {self.token:08x}"
@@ -204,19 +211,14 @@ class MetaSocket:
             self.stack.rearm(self)
 
     def abort(self) -> None:
-        """End at once: RST with MP_FASTCLOSE on every subflow (RFC 8684 §3.5, option R)."""
+        """End at once, by MP_FASTCLOSE (RFC 8684 §3.5) in the form of `Config.fast_close`."""
         if self.ended is None:
             self.abort_all()
             self.finish(ConnectionEnd.ABORTED, self.stack.now)
 
     def abort_all(self) -> None:
-        """Reset every subflow, and tell the peer that it is the connection's end."""
-        options = b""
-        if not self.fallback and self.remote_key:
-            options = MpFastclose(self.remote_key).emit()
-            self.stack.counters["MPTcpExtMPFastcloseTx"] += 1
-        for subflow in list(self.subflows):
-            subflow.abort(options if subflow.mptcp else b"")
+        """End every subflow, and tell the peer that it is the connection's end."""
+        fast_close(self, self.stack.now)
 
     def data_ack(self) -> int:
         """DATA_ACK for the wire."""
@@ -325,6 +327,8 @@ class MetaSocket:
         if self.ended is not None or self.fallback:
             return
         if self.data_fin_acked and self.eof:
+            if not self.eof_first:
+                self.stack.data_time_waits.enter(self.stack, self)
             for subflow in list(self.subflows):
                 subflow.set_orphan(now)
                 subflow.close()
@@ -367,10 +371,14 @@ class MetaSocket:
         """The peer has taken data from our SYN; it had no data sequence number."""
         self.tx.take(count)
 
-    def on_fastclose(self, now: int) -> None:
-        """RFC 8684 §3.5: the peer closes at once; reset every subflow."""
+    def on_fastclose(self, now: int, bearer: Subflow | None = None) -> None:
+        """RFC 8684 §3.5: the peer closes at once; reset every subflow.
+
+        `bearer`: the one whose RST has said so: a RST is not answered (RFC 9293 §3.10.7).
+        """
         for subflow in list(self.subflows):
-            subflow.abort()
+            if subflow is not bearer:
+                subflow.abort()
         self.finish(ConnectionEnd.FAST_CLOSED, now)
 
     # -- time ----------------------------------------------------------------------------------

@@ -115,6 +115,10 @@ KERNEL: Final = {
     "MPTcpExtMPCapableFallbackACK": "Fallbacks of a server in the handshake",
     "MPTcpExtMPCapableFallbackSYNACK": "Fallbacks of a client in the handshake",
     "MPTcpExtMPCapableSYNTXDrop": "Fallbacks of a client whose SYNs were not answered",
+    "MPTcpExtMPCapableSYNTXDisabled": "SYNs sent without MP_CAPABLE: it was lost there before",
+    "MPTcpExtBlackhole": "Destinations found where SYNs with MP_CAPABLE are lost",
+    "MPTcpExtMPFallbackTokenInit": "Handshakes without MP_CAPABLE: the token was taken",
+    "MPTcpExtSimultConnectFallback": "Fallbacks because both ends sent a SYN",
     "MPTcpExtMPCapableDataFallback": "Fallbacks because the first data had no DSS",
     # MPTcpExt: MP_JOIN
     "MPTcpExtMPJoinNoTokenFound": "MP_JOINs with an unknown token",
@@ -134,7 +138,7 @@ KERNEL: Final = {
     # MPTcpExt: data
     "MPTcpExtMPTCPRetrans": "Stretches of data sent again on another subflow",
     "MPTcpExtDSSNotMatching": "Mappings that contradict one received before",
-    "MPTcpExtDSSNoMatchTCP": "Data for which there is no mapping on a subflow that had some",
+    "MPTcpExtDSSNoMatchTCP": "Subflows reset because no mapping came for their data",
     "MPTcpExtDataCsumErr": "Wrong DSS checksums",
     "MPTcpExtInfiniteMapTx": "Infinite mappings sent",
     "MPTcpExtInfiniteMapRx": "Infinite mappings received",
@@ -188,7 +192,7 @@ OWN: Final = {
 }
 
 NOT_HERE: Final = {
-    "MPCapableSYNTXDisabled, MPFallbackTokenInit, MPCapableEndpAttempt": "never happen here",
+    "MPCapableEndpAttempt": "there is no endpoint that only begins connections",
     "MPJoinSynTxCreatSkErr, MPJoinSynTxConnectErr": "there is no socket to make or to connect",
     "MismatchPortSynRx, MismatchPortAckRx": "the token is enough: every port may be joined",
     "DSSCorruptionFallback, DSSCorruptionReset": "see DSSNotMatching and DSSNoMatchTCP",
@@ -198,8 +202,6 @@ NOT_HERE: Final = {
     ),
     "MD5SigFallback": "there are no TCP MD5 signatures",
     "DssFallback": "see InfiniteMapRx, MPCapableDataFallback and MPFailRx, which say why",
-    "SimultConnectFallback": "see MPCapableFallbackSYNACK",
-    "Blackhole": "no path is remembered as one",
     "WinProbe": "a closed window is probed on each subflow: see TcpExtTCPWinProbe",
 }
 """Counters of Linux's MPTcpExt that are left out, and why."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from mptcp import keys
 from mptcp.addressing import can_be_source, format_address, parse_address
-from mptcp.errors import AddressInUseError, LocalError, NoRouteError
+from mptcp.errors import AddressInUseError, FallbackReason, LocalError, NoRouteError
+from mptcp.fallback import fall_back
 from mptcp.meta_socket import MetaSocket
 from mptcp.path_manager.base import EndpointId, Path
 from mptcp.ports import take_local_port
@@ -52,6 +53,9 @@ def connect(
     wanted = local_addr[1] if local_addr else 0
     local_port, isn = take_local_port(stack, source, wanted, destination, port)
     meta = new_meta(stack, None)
+    if not meta.fallback and stack.blackholes.blocks(destination, stack.now):
+        stack.counters["MPTcpExtMPCapableSYNTXDisabled"] += 1
+        fall_back(meta, FallbackReason.BLACKHOLE)
     subflow = new_subflow(
         stack, meta, Role.INITIAL_ACTIVE, interface, source, local_port, destination, port, isn
     )
@@ -69,6 +73,15 @@ def connect(
 def join(stack: Stack, meta: MetaSocket, path: Path) -> None:
     """Open one more subflow of `meta` on `path` (RFC 8684 §3.2)."""
     endpoint = path.endpoint
+    first = meta.fendpoint
+    wanted = endpoint.local_port
+    if not wanted and not path.failures and not path.established:
+        # RFC 8684 §3.9.1: the first subflow's port, where it can be had; not again on a path that
+        # has failed: whatever it met may remember the port.
+        key = stack.flow_key(
+            endpoint.local, first.local_port, endpoint.remote, endpoint.remote_port
+        )
+        wanted = 0 if key in stack.connections else first.local_port
     interface = stack.book.owner.get(endpoint.local)
     if interface is None:
         stack.counters["MPTcpExtMPJoinSynTxBindErr"] += 1
@@ -78,7 +91,7 @@ def join(stack: Stack, meta: MetaSocket, path: Path) -> None:
         port, isn = take_local_port(
             stack,
             endpoint.local,
-            endpoint.local_port,
+            wanted,
             endpoint.remote,
             endpoint.remote_port,
         )
@@ -108,10 +121,9 @@ def join(stack: Stack, meta: MetaSocket, path: Path) -> None:
     subflow.open_active(stack.now)
 
 
-def new_meta(stack: Stack, listener: Listener | None) -> MetaSocket:
-    """A connection with a key of its own."""
-    key = b""
-    if stack.config.mptcp:
+def new_meta(stack: Stack, listener: Listener | None, key: bytes = b"") -> MetaSocket:
+    """A connection with a key of its own, or with `key`, whose token must not be in use."""
+    if stack.config.mptcp and not key:
         key = stack.entropy(8)
         while keys.token(key) in stack.tokens:
             key = stack.entropy(8)  # RFC 8684 §3.1: the token must be unique here

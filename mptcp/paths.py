@@ -13,6 +13,7 @@ from mptcp import keys
 from mptcp.errors import ConnectionEnd
 from mptcp.monitor import tell_announced, tell_removed
 from mptcp.path_manager.base import EndpointId, path_managers
+from mptcp.removal import Removal
 from mptcp.tcp.state import NEVER
 from mptcp.wire.mptcp_options import RST_UNSPECIFIED, AddAddr, MpTcprst, RemoveAddr
 
@@ -37,6 +38,7 @@ class PathControl:
         """Identifiers of ours that the peer was told and that were not withdrawn."""
         self.accepted: set[int] = set()
         """Identifiers of the peer's, likewise."""
+        self.removal = Removal()
 
     # -- MultipathTransport --------------------------------------------------------------------
 
@@ -75,16 +77,25 @@ class PathControl:
         self.stack.counters["MPTcpExtAddAddrTx"] += 1
         return True
 
-    def withdraw(self, address_ids: tuple[int, ...]) -> None:
+    def withdraw(self, address_ids: tuple[int, ...]) -> bool:
         subflow = next((s for s in self.meta.subflows if s.usable), None)
-        if subflow is not None and address_ids:
-            sent = self.signal(subflow, RemoveAddr(address_ids).emit())
-            self.stack.counters["MPTcpExtRmAddrTx" if sent else "MPTcpExtRmAddrTxDrop"] += 1
+        if subflow is None:
+            return False
+        sent = self.signal(subflow, RemoveAddr(address_ids).emit())
+        self.stack.counters["MPTcpExtRmAddrTx" if sent else "MPTcpExtRmAddrTxDrop"] += 1
+        if sent:
             self.announced.difference_update(address_ids)
+        return sent
 
     def close_path(self, path_index: int) -> None:
         for subflow in list(self.meta.subflows):
-            if subflow.path_index == path_index:
+            if subflow.path_index != path_index:
+                continue
+            if subflow.local in self.stack.book.owner and subflow.usable:
+                # RFC 8684 §3.4.2: what still works MUST be closed with FIN.
+                subflow.set_orphan(self.stack.now)
+                subflow.close()
+            else:
                 subflow.abort(MpTcprst(RST_UNSPECIFIED).emit(), ConnectionEnd.INTERFACE_LOST)
 
     def paths_changed(self) -> None:
@@ -139,11 +150,13 @@ class PathControl:
         self.accepted.add(option.address_id)
         if self.stack.monitors:
             tell_announced(meta, option.address_id, option.address, option.port)
-        self.manager.on_add_addr(option.address_id, option.address, option.port, now)
+        # RFC 8684 §3.4.1: without a port it is that of the subflow that brought the option.
+        port = option.port if option.port is not None else subflow.remote_port
+        self.manager.on_add_addr(option.address_id, option.address, port, now)
         self.stack.rearm(meta)
 
     def on_remove_addr(self, option: RemoveAddr, now: int) -> None:
-        """RFC 8684 §3.4.2: the peer has lost addresses; the last subflow is not given up for it."""
+        """RFC 8684 §3.4.2: the peer has lost addresses; unknown ones are ignored."""
         meta = self.meta
         self.stack.counters["MPTcpExtRmAddr"] += len(option.address_ids)
         self.accepted.difference_update(option.address_ids)
@@ -151,11 +164,10 @@ class PathControl:
             if self.stack.monitors:
                 tell_removed(meta, address_id)
             indices = [p.index for p in self.manager.table() if p.remote_id == address_id]
-            for subflow in list(meta.subflows):
-                gone = subflow.remote_id == address_id or subflow.path_index in indices
-                if gone and len(meta.subflows) > 1:
-                    subflow.abort(MpTcprst(RST_UNSPECIFIED).emit(), ConnectionEnd.UNREACHABLE)
             self.manager.on_remove_addr(address_id, now)
+            for subflow in list(meta.subflows):
+                if subflow.remote_id == address_id or subflow.path_index in indices:
+                    self.removal.ask(subflow, now)
         self.stack.rearm(meta)
 
     def on_local_addresses(self, now: int) -> None:
@@ -165,10 +177,12 @@ class PathControl:
             self.stack.rearm(self.meta)
 
     def next_deadline(self) -> int:
-        """The path manager's."""
-        return self.manager.next_deadline() if self.active else NEVER
+        """The path manager's, or that of a path that is being asked."""
+        return min(self.manager.next_deadline(), self.removal.deadline) if self.active else NEVER
 
     def handle_timeout(self, now: int) -> None:
         """Let the path manager work if it is due."""
+        if now >= self.removal.deadline:
+            self.removal.handle_timeout(now)
         if self.active and now >= self.manager.next_deadline():
             self.manager.handle_timeout(now)

@@ -113,6 +113,7 @@ class Receiving:
         if meta.eof:
             return
         meta.eof = True
+        meta.eof_first = not (meta.data_fin_due or meta.data_fin_acked)
         if not meta.fallback:
             meta.rx.nxt += 1  # the DATA_FIN takes one number
             meta.rx.adv += 1

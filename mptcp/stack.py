@@ -22,7 +22,9 @@ from collections.abc import Callable
 from mptcp import accepting, coupled_cc, keys, opening
 from mptcp.accepting import Listener, cookie_arrives, listener_for, syn_arrives
 from mptcp.addressing import AddressBook, can_be_source
+from mptcp.blackholes import Blackholes
 from mptcp.config import Config
+from mptcp.data_states import DataTimeWaits
 from mptcp.errors import ConnectionEnd
 from mptcp.events import Closed, Event
 from mptcp.icmp_errors import icmp_arrives
@@ -33,6 +35,7 @@ from mptcp.monitor import LIMIT, Monitor, tell_event
 from mptcp.path_manager.base import Path, path_managers
 from mptcp.ports import syn_may_reuse, take_over
 from mptcp.scheduler import schedulers
+from mptcp.stateless import JoinTable
 from mptcp.subflow_options import count_reset
 from mptcp.tcp import cubic
 from mptcp.tcp.congestion import controllers
@@ -107,8 +110,11 @@ class Stack:
             registry.get(name)  # ValueError now, not when the first connection begins
         self.secret = entropy(32)
         self.cookies = SynCookies(self.secret)
+        self.joins = JoinTable(self.secret)
         self.fast_open_keys = CookieKeys(self.secret, config.fast_open_key_us)
         self.fast_open_cache = CookieCache(config.fast_open_cookies, config.fast_open_retry_us)
+        self.blackholes = Blackholes(config.blackhole_entries, config.blackhole_timeout_us)
+        """Destinations that get plain SYNs for a while (RFC 8684 §3.9.3)."""
         self.counters: Counter[str] = Counter()
         self.now = now
         self.book = AddressBook()
@@ -129,6 +135,7 @@ class Stack:
         self.numbers = 0
         """Connections so far."""
         self._time_wait: deque[TcpConnection] = deque()
+        self.data_time_waits = DataTimeWaits(config.max_time_wait)
         self._challenges = BlurredLimit(config.challenge_acks_per_second, entropy)
         self._resets = RateLimit(config.resets_per_second)
         self._icmp = RateLimit(config.icmp_per_second)
@@ -371,7 +378,7 @@ class Stack:
         """The connection is over: free its token and its place in the backlog."""
         self.metas.discard(meta)
         self._timers.forget(meta)
-        if self.tokens.get(meta.token) is meta:
+        if meta.time_wait is None and self.tokens.get(meta.token) is meta:
             del self.tokens[meta.token]
         if meta.listener is not None:
             meta.listener.ended(meta, self.now)

@@ -15,10 +15,14 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
-from mptcp.errors import ConnectionEnd
+from mptcp.blackholes import plain_syn_answered
+from mptcp.delivery import deliver, look_at_unmapped
+from mptcp.errors import ConnectionEnd, FallbackReason
 from mptcp.events import DeliveryProblem
-from mptcp.fallback import acked_without_dss, checksum_failed, fall_back, heed_answer
-from mptcp.mapping import RxMapping, RxMappings, TxMapping
+from mptcp.fallback import acked_without_dss, fall_back, heed_answer
+from mptcp.fastclose import FastCloseWait
+from mptcp.mapping import RxMappings, TxMapping
+from mptcp.signals import SignalRow
 from mptcp.subflow_input import (
     answer_to_capable,
     answer_to_join,
@@ -39,11 +43,12 @@ from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.host import Host, Interface, Transmit
 from mptcp.tcp.output import Kind
 from mptcp.tcp.state import NEVER, State
+from mptcp.unmapped import Unmapped
 from mptcp.wire.checksum import dss_checksum, parts_sum
 from mptcp.wire.icmp import IcmpKind
 from mptcp.wire.mptcp_options import (
-    RST_MIDDLEBOX,
     RST_MPTCP_SPECIFIC,
+    RST_UNACCEPTABLE_PERFORMANCE,
     MpFail,
     MpFastclose,
     MpTcprst,
@@ -121,6 +126,13 @@ class Subflow(TcpConnection):
         """DSN of the MP_FAIL that goes with bare ACKs until the peer answers; -1: none."""
         self.dss_acked = False
         """RFC 8684 §3.7: some of our data was acknowledged with a DATA_ACK, so DSSs pass."""
+        self.infinite_from = 0
+        """Where it begins, if it acts retroactively: an SSN; 0: with that data."""
+        self.signals = SignalRow()
+        self.unmapped: Unmapped | None = None
+        """In-order data whose mapping has not come."""
+        self.fast_close: FastCloseWait | None = None
+        """FASTCLOSE_WAIT (RFC 8684 §3.5); the connection is over."""
         self.rx_maps = RxMappings(meta.rx)
         self.dss_seen = False
         self.join_retries = 0
@@ -135,6 +147,16 @@ class Subflow(TcpConnection):
         """Reason code of the MP_TCPRST we sent."""
         self.went_stale = False
         """Its retransmission timer has expired and nothing was acknowledged since."""
+
+    def abort(self, options: bytes = b"", end: ConnectionEnd = ConnectionEnd.ABORTED) -> None:
+        """As `TcpConnection.abort`; one that times out beside a working one says so."""
+        timed_out = end is ConnectionEnd.TIMED_OUT and self.mptcp and not options
+        if timed_out and self.meta.membership.has_other_working(self):
+            # RFC 8684 §3.3.6, §3.6; the path may be tried again.
+            options = MpTcprst(RST_UNACCEPTABLE_PERFORMANCE, True).emit()
+        if self.state not in (State.CLOSED, State.SYN_SENT, State.TIME_WAIT):
+            self.reset_sent = count_reset(self.host.counters, options)
+        super().abort(options, end)
 
     # -- views for schedulers ------------------------------------------------------------------
 
@@ -245,6 +267,9 @@ class Subflow(TcpConnection):
             self.infinite_due = False
             self.mapped_end = self.snd.nxt + length
             self.host.counters["MPTcpExtInfiniteMapTx"] += 1
+            if self.infinite_from:
+                dsn = self.meta.local_idsn + self.infinite_from
+                ssn = self.infinite_from
             return parts, TxMapping(dsn, ssn, 0, 0 if self.meta.checksum else None)
         checksum = None
         if self.meta.checksum:
@@ -287,7 +312,14 @@ class Subflow(TcpConnection):
         # MP_CAPABLE or MP_JOIN with keys leaves no room; they go until the peer confirms.
         if not self.mptcp:
             return True
-        return self.fully_established or self.role in (Role.INITIAL_PASSIVE, Role.JOIN_PASSIVE)
+        if not self.fully_established and self.is_active:
+            return False
+        if self.fast_close is not None or self.signals.may_go(self, self.host.now):
+            return True
+        if self.upper_deadline == NEVER:
+            self.upper_deadline = self.signals.deadline(self)
+            self.host.rearm(self)
+        return False
 
     # -- hooks: handshake ----------------------------------------------------------------------
 
@@ -295,6 +327,8 @@ class Subflow(TcpConnection):
         if self.role is Role.INITIAL_ACTIVE:
             if self.mptcp:
                 answer_to_capable(self, seg)
+            else:
+                plain_syn_answered(self, seg)
             return True
         if self.role is Role.JOIN_ACTIVE:
             return answer_to_join(self, seg)
@@ -332,7 +366,13 @@ class Subflow(TcpConnection):
         self.meta.membership.on_early_open(self, payload, now)
 
     def on_upper_timeout(self, now: int) -> None:
+        if self.fast_close is not None:
+            self.fast_close.on_timeout(self, now)
+            return
         if self.role is not Role.JOIN_ACTIVE or self.fully_established:
+            self.host.mark_ready(self)  # for signals that have waited
+            if self.unmapped is not None:
+                look_at_unmapped(self, now)
             return
         self.join_retries += 1
         if self.join_retries > self.config.synack_retries:
@@ -350,7 +390,7 @@ class Subflow(TcpConnection):
             and self.snd.timeouts > self.config.syn_retries_mptcp
         ):
             self.host.counters["MPTcpExtMPCapableSYNTXDrop"] += 1
-            fall_back(self.meta, "SYNs with MP_CAPABLE were not answered")
+            fall_back(self.meta, FallbackReason.SYN_UNANSWERED)
 
     # -- hooks: receiving ----------------------------------------------------------------------
 
@@ -401,63 +441,10 @@ class Subflow(TcpConnection):
                 self.host.counters["MPTcpExtMPFailRx"] += 1
             elif isinstance(option, MpFastclose) and option.receiver_key == self.meta.local_key:
                 self.host.counters["MPTcpExtMPFastcloseRx"] += 1
-                self.meta.on_fastclose(self.host.now)
+                self.meta.on_fastclose(self.host.now, self)
 
     def deliver(self, seq: int, view: memoryview, now: int) -> None:
-        meta = self.meta
-        ssn = seq - self.irs - self.syn_data_in
-        while self.mptcp and len(view):
-            mapping = self.rx_maps.find(ssn)
-            if mapping is None:
-                if not self._unmapped(now):
-                    return
-                break
-            offset = ssn - mapping.ssn
-            count = min(len(view), mapping.length - offset)
-            if mapping.checksum is None:
-                meta.receiving.on_data(self, mapping.dsn + offset, view[:count], now)
-            else:
-                self.rx_maps.hold(mapping, view[:count])
-                if offset + count == mapping.length and not self._verify(mapping, now):
-                    return
-            if offset + count == mapping.length:
-                self.rx_maps.done(mapping)
-            ssn += count
-            view = view[count:]
-        if len(view):
-            meta.receiving.on_plain_data(view, now)
-
-    def _verify(self, mapping: RxMapping, now: int) -> bool:
-        """RFC 8684 §3.3.1: check the whole mapping, then hand it up; False on a mismatch."""
-        total = parts_sum(mapping.held)
-        expected = dss_checksum(
-            mapping.dsn & MASK64, mapping.ssn & MASK32, mapping.declared_length, total
-        )
-        if expected != mapping.checksum:
-            self.host.counters["MPTcpExtDataCsumErr"] += 1
-            return checksum_failed(self.meta, self, mapping.dsn)  # True: held bytes are delivered
-        dsn = mapping.dsn
-        for view in mapping.held:
-            self.meta.receiving.on_data(self, dsn, view, now)
-            dsn += len(view)
-        return True
-
-    def _unmapped(self, now: int) -> bool:
-        """In-order payload without a mapping. True when it is plain TCP's (fallback)."""
-        if not self.is_join and not self.dss_seen and not self.fully_established:
-            # RFC 8684 §3.7: options are stripped from the beginning.
-            self.host.counters["MPTcpExtMPCapableDataFallback"] += 1
-            fall_back(self.meta, "data arrived without a mapping")
-            return True
-        # RFC 8684 §3.7: with mappings seen before, the subflow cannot be trusted any more.
-        self.host.counters["MPTcpExtDSSNoMatchTCP"] += 1
-        self.abort(MpTcprst(RST_MIDDLEBOX).emit(), ConnectionEnd.PROTOCOL)
-        return False
-
-    def abort(self, options: bytes = b"", end: ConnectionEnd = ConnectionEnd.ABORTED) -> None:
-        if self.state not in (State.CLOSED, State.SYN_SENT, State.TIME_WAIT):
-            self.reset_sent = count_reset(self.host.counters, options)
-        super().abort(options, end)
+        deliver(self, seq, view, now)
 
     # -- hooks: events -------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ import hmac
 from typing import TYPE_CHECKING
 
 from mptcp import keys
-from mptcp.errors import ConnectionEnd
+from mptcp.delivery import place_unmapped
+from mptcp.errors import ConnectionEnd, FallbackReason
 from mptcp.fallback import fall_back, mp_fail_arrives, only_subflow_ever
 from mptcp.mapping import RxMapping
 from mptcp.monitor import tell_subflow
@@ -29,7 +30,7 @@ from mptcp.wire.mptcp_options import (
     RemoveAddr,
 )
 from mptcp.wire.seq import unwrap
-from mptcp.wire.tcp import Segment
+from mptcp.wire.tcp import ACK, Segment
 
 if TYPE_CHECKING:
     from mptcp.subflow import Subflow
@@ -48,9 +49,15 @@ def answer_to_capable(subflow: Subflow, seg: Segment) -> None:
         ):
             subflow.host.counters["MPTcpExtMPCapableSYNACKRX"] += 1
             subflow.meta.learn_peer(option)
+            subflow.meta.stack.blackholes.worked(subflow.remote)
             return
+    if not seg.flags & ACK:
+        # Neither has the other's key, and RFC 8684 has no form that would bring both.
+        subflow.host.counters["MPTcpExtSimultConnectFallback"] += 1
+        fall_back(subflow.meta, FallbackReason.SIMULTANEOUS_OPEN)
+        return
     subflow.host.counters["MPTcpExtMPCapableFallbackSYNACK"] += 1
-    fall_back(subflow.meta, "the SYN/ACK carried no usable MP_CAPABLE")
+    fall_back(subflow.meta, FallbackReason.SYN_ACK_WITHOUT_OPTION)
 
 
 def answer_to_join(subflow: Subflow, seg: Segment) -> bool:
@@ -112,7 +119,7 @@ def third_ack(subflow: Subflow, seg: Segment, now: int) -> bool:
         # MPTCP is in use but the keys have not come: the first data will bring them again.
         return False
     subflow.host.counters["MPTcpExtMPCapableFallbackACK"] += 1
-    fall_back(meta, "the third packet carried no MP_CAPABLE")
+    fall_back(meta, FallbackReason.THIRD_ACK_WITHOUT_OPTION)
     return True
 
 
@@ -171,19 +178,24 @@ def take_mapping(subflow: Subflow, dss: Dss, now: int) -> bool:
             subflow.host.counters["MPTcpExtFallbackFailed"] += 1
             subflow.abort(MpTcprst(RST_MPTCP_SPECIFIC).emit(), ConnectionEnd.PROTOCOL)
             return False
-        fall_back(meta, "the peer sent an infinite mapping")
+        fall_back(meta, FallbackReason.INFINITE_MAPPING)
         return True
     if dss.dsn_64:
         meta.ack_64 = True
     dsn = unwrap(dss.dsn, meta.rx.nxt, 64 if dss.dsn_64 else 32)
     payload = length - 1 if dss.data_fin else length
     if payload:
-        ssn = unwrap(dss.ssn, subflow.next_ssn)
-        mapping = RxMapping(dsn, ssn, payload, length, dss.checksum)
-        if not subflow.rx_maps.add(mapping, subflow.next_ssn):
+        waiting = subflow.unmapped
+        due = subflow.next_ssn if waiting is None else waiting.ssn
+        mapping = RxMapping(dsn, unwrap(dss.ssn, due), payload, length, dss.checksum)
+        if not subflow.rx_maps.add(mapping, due):
             subflow.host.counters["MPTcpExtDSSNotMatching"] += 1
             if subflow.rx_maps.full():
                 return False  # no room: the segment is not acknowledged and comes again
+        if waiting is not None:
+            place_unmapped(subflow, now)
+            if subflow.closed:
+                return False
     if dss.data_fin:
         meta.receiving.on_data_fin(dsn + payload, now)
     return True

@@ -149,12 +149,13 @@ def segment_options(
 def _syn_option(subflow: Subflow, kind: Kind) -> bytes:
     meta = subflow.meta
     required = subflow.config.checksum
+    alone = not subflow.config.allow_join_initial_addr_port
     if kind is Kind.SYN:
         if subflow.is_join:
             return MpJoinSyn(
                 subflow.backup_request, subflow.local_id, meta.remote_token, subflow.local_nonce
             ).emit()
-        return MpCapable(checksum_required=required).emit()
+        return MpCapable(checksum_required=required, no_join_initial=alone).emit()
     if subflow.is_join:
         mac = keys.synack_hmac(
             meta.local_key, meta.remote_key, subflow.local_nonce, subflow.remote_nonce
@@ -162,7 +163,9 @@ def _syn_option(subflow: Subflow, kind: Kind) -> bytes:
         return MpJoinSynAck(
             subflow.backup_request, subflow.local_id, mac, subflow.local_nonce
         ).emit()
-    return MpCapable(meta.local_key, checksum_required=required or meta.checksum).emit()
+    return MpCapable(
+        meta.local_key, checksum_required=required or meta.checksum, no_join_initial=alone
+    ).emit()
 
 
 def _join_ack(subflow: Subflow) -> bytes:

@@ -89,7 +89,10 @@ class Peer(Flow):
             self._agree(syn, wscale, timestamps)
             third_options: list[Emits] = []
             if mptcp:
-                third_options.append(MpCapable(self.data.key, self.data.stack_key))
+                asked = capable is not None and capable.checksum_required
+                third_options.append(
+                    MpCapable(self.data.key, self.data.stack_key, checksum_required=asked)
+                )
             self.send(ACK, options=third_options, at=wire.time + rtt)
         self.mptcp = mptcp
         connection = self.subflow().meta

@@ -89,7 +89,7 @@ class Ours:
                 if event.reason is not None:
                     self.seen.reasons.append(event.reason)
             case FellBack():
-                self.seen.why = event.reason
+                self.seen.why = event.reason.value
             case Closed():
                 self.end = event.end
             case _:

@@ -77,7 +77,7 @@ class End:
             case SubflowClosed():
                 self.closed.append(event)
             case FellBack():
-                self.fell_back = event.reason
+                self.fell_back = event.reason.value
             case Closed():
                 self.read()
                 self.end = event.end

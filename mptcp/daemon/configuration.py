@@ -160,6 +160,7 @@ class InterfaceTable(Table):
     mtu: Annotated[int, Field(ge=MIN_MTU, le=MAX_MTU)] = 1500
     offload: bool = True
     routes: list[Annotated[str, BeforeValidator(parse_route)]] | None = None
+    backup: bool = False
 
 
 class ListenTable(Table):

@@ -42,6 +42,7 @@ def build_engine(settings: Settings) -> EngineLike:
             mtu=table.mtu,
             offload=table.offload,
             routes=table.routes,
+            backup=table.backup,
         )
         for table in settings.interface
     ]

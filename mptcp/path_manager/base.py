@@ -38,6 +38,9 @@ class Path:
     local_id: int = 0
     remote_id: int = 0
     backup: bool = False
+    """Ask the peer to use it as a backup."""
+    withdrawn: bool = False
+    """The peer has removed its address: not to be used again once its subflow ends."""
     failures: int = 0
     """Failures in a row: it was refused, timed out or was lost."""
     established: bool = False
@@ -73,11 +76,11 @@ class MultipathTransport(Protocol):
     def announce(self, address_id: int, address: bytes, port: int | None) -> bool:
         """Send ADD_ADDR; False when it cannot be sent now."""
 
-    def withdraw(self, address_ids: tuple[int, ...]) -> None:
-        """Send REMOVE_ADDR."""
+    def withdraw(self, address_ids: tuple[int, ...]) -> bool:
+        """Send REMOVE_ADDR; False when it cannot be sent now."""
 
     def close_path(self, path_index: int) -> None:
-        """Reset the subflow of a path that is gone."""
+        """Close the subflow of a path: with FIN if it works, with RST if its address is gone."""
 
     def rtt(self) -> int:
         """Smoothed RTT of the connection's fastest subflow, µs."""
@@ -95,7 +98,7 @@ class PathManager:
     def on_established(self, now: int) -> None:
         """The connection is confirmed as MPTCP: subflows may be opened."""
 
-    def on_add_addr(self, address_id: int, address: bytes, port: int | None, now: int) -> None:
+    def on_add_addr(self, address_id: int, address: bytes, port: int, now: int) -> None:
         """The peer announced an address (its HMAC was right)."""
 
     def on_echo(self, address_id: int, now: int) -> None:

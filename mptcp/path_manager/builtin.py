@@ -59,6 +59,8 @@ class BuiltinPathManager(PathManager):
         """remote_addr_table: identifier -> (address, port)."""
         self.announced: dict[int, bytes] = {}
         self.pending: list[_Announcement] = []
+        self.withdrawing: set[int] = set()
+        """Identifiers whose REMOVE_ADDR no subflow could carry yet."""
         self.grace_until = NEVER
         self.in_grace = False
         self.active: set[int] = set()
@@ -81,17 +83,26 @@ class BuiltinPathManager(PathManager):
         elif self.config.announce_addresses:
             self._announce_all(now)
 
-    def on_add_addr(self, address_id: int, address: bytes, port: int | None, now: int) -> None:
+    def on_add_addr(self, address_id: int, address: bytes, port: int, now: int) -> None:
         if address_id != 0 and len(self.remote) > self.config.max_addresses:
             return
-        port = port if port is not None else self.transport.fendpoint.remote_port
         known = self.remote.get(address_id)
         if known is not None and known[0] != address:
             # RFC 8684 §3.4.1: an identifier keeps its address until it is removed.
             return
         self.remote[address_id] = (address, port)
-        for path in self.paths.values():
-            if path.remote_id == address_id and path.index not in self.active:
+        for path in list(self.paths.values()):
+            if path.remote_id != address_id:
+                continue
+            path.withdrawn = False
+            if known is not None and known[1] != port and path.endpoint.remote_port == known[1]:
+                # RFC 8684 §3.4.1: a new port SHOULD be tried; what works on the old one goes on.
+                if path.index not in self.active:
+                    del self.paths[path.index]
+                if self._free(EndpointId(path.endpoint.local, 0, address, port)):
+                    again = EndpointId(path.endpoint.local, 0, address, port)
+                    self._add(again, path.local_id, address_id)
+            elif path.index not in self.active:
                 path.failures = 0
                 path.usable_at = now
         self._update(now)
@@ -102,9 +113,11 @@ class BuiltinPathManager(PathManager):
     def on_remove_addr(self, address_id: int, now: int) -> None:
         self.remote.pop(address_id, None)
         for path in list(self.paths.values()):
-            # A path still in use is the connection's last one, which the MT keeps.
-            if path.remote_id == address_id and path.index not in self.active:
-                del self.paths[path.index]
+            if path.remote_id == address_id:
+                if path.index in self.active:
+                    path.withdrawn = True  # the MT asks whether it still works
+                else:
+                    del self.paths[path.index]
         self._update(now)
 
     def on_local_addresses(self, now: int) -> None:
@@ -112,17 +125,16 @@ class BuiltinPathManager(PathManager):
             return
         present = {address for _, address in self.transport.local_addresses()}
         gone = {i for i, address in self.announced.items() if address not in present}
-        for path in list(self.paths.values()):
-            if path.endpoint.local not in present:
-                # RFC 8684 §3.4.2: an MP_JOIN has told the peer of it as an ADD_ADDR would have.
-                if path.established:
-                    gone.add(path.local_id)
-                self._drop(path)
         for address_id in gone:
             self.announced.pop(address_id, None)
             self.on_echo(address_id, now)
-        if gone:
-            self.transport.withdraw(tuple(sorted(gone)))
+        for path in list(self.paths.values()):
+            if path.endpoint.local not in present:
+                if path.established:
+                    gone.add(path.local_id)  # MP_JOIN has announced it, or it is the first's: 0
+                self._drop(path)
+        self.withdrawing = {i for i in self.withdrawing if i not in self._present_ids()} | gone
+        self._withdraw()
         if not self.transport.is_client and self.config.announce_addresses:
             self._announce_all(now)
         self._update(now)
@@ -139,18 +151,24 @@ class BuiltinPathManager(PathManager):
         if path is not None:
             path.established = True
             path.failures = 0
+        self._withdraw()
 
     def on_subflow_closed(self, path_index: int, *, refused: bool, now: int) -> None:
         self.active.discard(path_index)
         path = self.paths.get(path_index)
         if path is None:
             return
+        if path.withdrawn:
+            del self.paths[path_index]
+            return
         if not self.transport.is_client:
             if path_index != FENDPOINT:
                 del self.paths[path_index]  # the client opens it again if it wants to
             return
         path.failures += 1
-        if refused or (not path.established and path.failures >= NEVER_WORKED_LIMIT):
+        # RFC 8684 §3.1: after C=1 no further subflow goes to the first address and port.
+        barred = path.remote_id == 0 and self.transport.no_join_initial
+        if barred or refused or (not path.established and path.failures >= NEVER_WORKED_LIMIT):
             path.usable_at = NEVER
         else:
             delay = self.config.rejoin_delay_us << min(path.failures - 1, 16)
@@ -207,6 +225,22 @@ class BuiltinPathManager(PathManager):
         self.paths[path.index] = path
         self.next_index += 1
         return path
+
+    def _free(self, endpoint: EndpointId) -> bool:
+        """Whether there is room for a path and none yet with these addresses and this port."""
+        return len(self.paths) < self.config.max_subflows and all(
+            (path.endpoint.local, path.endpoint.remote, path.endpoint.remote_port)
+            != (endpoint.local, endpoint.remote, endpoint.remote_port)
+            for path in self.paths.values()
+        )
+
+    def _present_ids(self) -> set[int]:
+        return {address_id for address_id, _ in self.transport.local_addresses()}
+
+    def _withdraw(self) -> None:
+        """RFC 8684 §3.4.2: tell the peer which addresses are gone, as soon as a subflow can."""
+        if self.withdrawing and self.transport.withdraw(tuple(sorted(self.withdrawing))):
+            self.withdrawing.clear()
 
     def _drop(self, path: Path) -> None:
         if path.index in self.active:

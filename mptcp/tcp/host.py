@@ -51,8 +51,8 @@ class Interface:
         self.offload = offload
         self.addresses = addresses or []
         self.routes = routes or []
-        self.up = True
         self.backup = backup
+        self.up = True
 
 
 class Transmit:

@@ -75,6 +75,14 @@ class SynCookies:
                 return MSS_VALUES[value >> _MAC_BITS & 7]
         return None
 
+    def key(self, flow: bytes, irs: int, cookie: int) -> bytes:
+        """Eight bytes that only this host can make of a cookie: a key that need not be kept.
+
+        RFC 8684 §3.1 wants it hard to guess, and a stateless server to know it again.
+        """
+        message = flow + irs.to_bytes(4, "big") + cookie.to_bytes(4, "big")
+        return blake2s(message, digest_size=8, key=self._secret, person=b"cookykey").digest()
+
     def _mac(self, flow: bytes, irs: int, period: int) -> int:
         message = flow + irs.to_bytes(4, "big") + (period & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "big")
         digest = blake2s(message, digest_size=4, key=self._secret, person=b"syncooki").digest()

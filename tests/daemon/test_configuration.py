@@ -45,7 +45,11 @@ MISTAKES: dict[str, tuple[str, int | None, tuple[str, ...]]] = {
     "nested deeply": ("a = " + "[" * 5000, 1, ("TOML syntax", "nested too deeply")),
     "unknown table": ("[stak]\n" + GOOD, 1, ("stak: unknown key", 'did you mean "stack"?')),
     "unknown key": (GOOD + "mtuu = 1400\n", 4, ("interface.mtuu", 'did you mean "mtu"?')),
-    "key like no other": (GOOD + "colour = 1\n", 4, ("interface.colour", "known are address, mtu")),
+    "key like no other": (
+        GOOD + "colour = 1\n",
+        4,
+        ("interface.colour", "known are address, backup, mtu"),
+    ),
     "unknown stack key": (
         GOOD + '[stack]\n\n# a comment\nschedulr = "minrtt"\n',
         7,
@@ -294,6 +298,7 @@ name = "proxy"
         "mtu": 1400,
         "offload": False,
         "routes": ["10.0.0.0/8", "::/0"],
+        "backup": False,
     }
     (listen,), (forward,) = settings.listen, settings.forward
     assert (listen.to, listen.title) == (Endpoint("::1", 8080), "listen fd00:9:1::2 port 80")

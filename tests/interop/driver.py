@@ -105,7 +105,7 @@ class Host:
         elif isinstance(event, SubflowEstablished):
             self.subflows.append(event.subflow)
         elif isinstance(event, FellBack):
-            self.fallback = event.reason
+            self.fallback = event.reason.value
         elif isinstance(event, Closed):
             self.closed = event
 

@@ -177,7 +177,7 @@ def test_repeated_announcement_is_echoed_again(wire: Wire, peer: Peer) -> None:
     flow = peer.beside(port=80, **SECOND_PATH)
     for _ in range(3):
         announce(peer, announcement(connection, 5))
-        peer.expect(ACK, options=has(AddAddr(5, OTHER, None, None, True)))
+        peer.expect(ACK, options=has(AddAddr(5, OTHER, None, None, True)), within=seconds(1))
     flow.accept_join()
     wire.advance(wire.time + seconds(5))
     assert len(connection.subflows) == 2

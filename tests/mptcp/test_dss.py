@@ -219,7 +219,7 @@ def test_unmapped_data_on_a_joined_subflow(wire: Wire, caller: Peer) -> None:
     flow.join()
     flow.mptcp = False
     flow.send(ACK, data=b"no mapping")
-    wire.advance(ms(500))
+    wire.advance(ms(1500))
     resets = [seen for seen in flow.drain() if seen.flags & RST]
     assert len(resets) == 1
     assert has(MpTcprst(6))(resets[0].options)

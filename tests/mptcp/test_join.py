@@ -187,7 +187,7 @@ def test_join_limit() -> None:
     flow = second(caller, 40003)
     syn = MpJoinSyn(False, 1, keys.token(caller.data.stack_key), b"abcd")
     flow.send(SYN, options=[Mss(1400), syn])
-    flow.expect(RST | ACK, options=has(MpTcprst(RST_LACK_OF_RESOURCES)))
+    flow.expect(RST | ACK, options=has(MpTcprst(RST_LACK_OF_RESOURCES, True)))
     assert len(connection.subflows) == 3
 
 
@@ -322,7 +322,7 @@ def test_refused_join_is_not_repeated(wire: Wire, peer: Peer) -> None:
     """§3.4.1, §3.9.3: what was refused SHOULD NOT be tried again without fresh news."""
     connection, flow = joining(wire, peer)
     flow.expect(SYN)
-    flow.send(RST | ACK, seq=0, ack=1, options=[MpTcprst(RST_LACK_OF_RESOURCES)])
+    flow.send(RST | ACK, seq=0, ack=1, options=[MpTcprst(RST_LACK_OF_RESOURCES, True)])
     (event,) = [e for e in wire.take_events() if isinstance(e, SubflowClosed)]
     assert event.reason == RST_LACK_OF_RESOURCES
     flow.expect_nothing(until=seconds(120))

@@ -112,7 +112,7 @@ def test_subflows_of_the_peer(wire: Wire, caller: Peer) -> None:
 
 
 def test_a_reset_of_ours_says_why(wire: Wire, caller: Peer) -> None:
-    """RFC 8684 §3.7: unmapped data on a subflow that had mappings resets it, reason 6."""
+    """RFC 8684 §3.7: data for which no mapping comes resets the subflow, reason 6."""
     caller.handshake(active=False, mptcp=True)
     flow = caller.beside(port=40001, local_port=5000, **SECOND_PATH)
     flow.join()
@@ -120,6 +120,7 @@ def test_a_reset_of_ours_says_why(wire: Wire, caller: Peer) -> None:
     sink = wire.stack.monitor()
     flow.mptcp = False
     flow.send(ACK, data=b"not mapped")
+    wire.advance(seconds(2))
     (event,) = told(sink)
     assert event["type"] == "sub-closed"
     assert (event["error"], event["reset_reason"]) == (errno.EPROTO, 6)

@@ -227,6 +227,9 @@ def test_refused_join_without_another_subflow(
     assert connection.ended is ended
 
 
+OTHER_A, OTHER_B = bytes([10, 0, 1, 1]), bytes([10, 0, 1, 2])
+
+
 def test_join_without_a_free_port() -> None:
     """§3.2: a join is an attempt: no free local port for it costs the connection nothing."""
     sim, a, b, _ = network(1, paths=2, a={"ephemeral_ports": (40000, 40000)}, delay_us=1_000)
@@ -239,7 +242,10 @@ def test_join_without_a_free_port() -> None:
         sim.run(seconds(1))
         assert (connection.ended, connection.tx.used) == (None, 0)
         joined.append(len(connection.subflows))
-    assert joined == [2, 1]  # the first one's join has the only port
+        for taken in (5002, 40000):  # the first one's port, and the only other
+            key = a.stack.flow_key(OTHER_A, taken, OTHER_B, 80)
+            a.stack.connections[key] = connection.subflows[0]
+    assert joined == [2, 1]
     assert not [event for event in a.events if isinstance(event, SubflowClosed)]
 
 

@@ -362,6 +362,7 @@ def test_icmp_unreachable_ends_the_attempt(wire: Wire, peer: Peer) -> None:
     assert wire.take_events() == [Closed(connection, ConnectionEnd.UNREACHABLE)]
 
 
+@pytest.mark.row("I1")
 def test_isn_moves_with_time() -> None:
     """RFC 6528 §3: per 4-tuple a clock of 4 µs; different tuples start elsewhere."""
     numbers = {}

@@ -307,9 +307,9 @@ def test_a_closed_listener_takes_no_cookie(always: Wire) -> None:
     peer.expect(RST)
 
 
-def test_with_a_cookie_the_connection_is_plain_tcp() -> None:
-    """RFC 8684 §3.1: MP_CAPABLE is not answered, so the peer falls back."""
-    wire = Wire(syn_cookies="always", nodelay=True)
+def test_a_cookie_of_plain_tcp() -> None:
+    """RFC 8684 §3.1: with MPTCP off MP_CAPABLE is not answered, so the peer falls back."""
+    wire = Wire(syn_cookies="always", nodelay=True, mptcp=False)
     wire.stack.listen(5000)
     peer = Peer(wire, port=40000, local_port=5000)
     peer.send(SYN, options=[Mss(1400), MpCapable()])
@@ -324,7 +324,7 @@ def test_with_a_cookie_the_connection_is_plain_tcp() -> None:
 
 
 def test_a_client_connects_through_a_cookie() -> None:
-    """Both ends ours: MPTCP is offered, the cookie's SYN/ACK makes it plain TCP, bytes arrive."""
+    """MPTCP is offered, the SYN/ACK of a host without it makes it plain TCP, bytes arrive."""
     wire = Wire(nodelay=True)
     peer = Peer(wire)
     connection = wire.stack.connect("10.0.0.2", 80)

@@ -45,6 +45,9 @@ ROWS = (
         "3, 3.4.1, 4",
         "A duplicate ACK with an MPTCP option other than DSS is no sign of congestion; no more "
         "than two such in a row are sent.",
+        "Each option goes on an ACK of its own. After two the rest waits until data has gone or "
+        "come on the subflow, or for a retransmission time-out, when nothing is in flight any "
+        "more.",
     ),
     Row(
         "I3",
@@ -64,6 +67,9 @@ ROWS = (
         "3.1",
         "A server that keeps no state (SYN cookies) and cannot make a key that it can verify, "
         "unique on the host, answers without MP_CAPABLE.",
+        "Ours is made of the cookie and known again when the third ACK brings it back; where its "
+        "token is in use there is no MP_CAPABLE, and where it was taken meanwhile the connection "
+        "is plain TCP.",
     ),
     Row(
         "I6",
@@ -134,7 +140,9 @@ ROWS = (
         "S",
         "3.1, 3.9.3",
         "After some SYNs with MP_CAPABLE in vain SYNs go without; how many is policy.",
-        "`Config.syn_retries_mptcp`, 2 as in Linux.",
+        "`Config.syn_retries_mptcp`, 2 as in Linux. A destination where the SYNs with the option "
+        "were lost and a plain one was answered gets plain ones for a while "
+        "(`Config.blackhole_timeout_us`, `mptcpctl blackholes`).",
     ),
     Row(
         "I18",
@@ -164,7 +172,14 @@ ROWS = (
         "HMAC-SHA256 with the own key before the peer's, over the own nonce before the peer's; "
         "leftmost 64 bits in the SYN/ACK, 160 in the ACK.",
     ),
-    Row("J5", "S", "3.2", "A valid token is answered with SYN/ACK and MP_JOIN."),
+    Row(
+        "J5",
+        "S",
+        "3.2",
+        "A valid token is answered with SYN/ACK and MP_JOIN.",
+        "With SYN cookies, or with two joins of a connection under way, nothing but a slot in a "
+        "table of fixed size is kept of the SYN until the third ACK.",
+    ),
     Row(
         "J6",
         "M",
@@ -215,9 +230,9 @@ ROWS = (
         "3.3.1",
         "Data in the window without a mapping is acknowledged by the subflow; with no mapping in a "
         "window's worth the subflow is reset.",
-        "In-order data whose mapping has not come is kept for one receive window: the mapping may "
-        "arrive with a later segment. Where no mapping has ever been seen on the first subflow it "
-        "is a fallback instead (F5).",
+        "In-order data whose mapping has not come is kept for one receive window and one second: "
+        "the RFC has no time, but a sender with little to say would never fill the window. Where "
+        "no mapping has ever been seen on the first subflow it is a fallback instead (F5).",
     ),
     Row(
         "D6",
@@ -285,6 +300,8 @@ ROWS = (
         "S",
         "3.3.6, 3.6",
         "A RST for bad performance carries reason 5.",
+        "A subflow that times out `Config.subflow_retries` times while another works is reset so, "
+        "transient.",
     ),
     Row(
         "D17",
@@ -348,6 +365,8 @@ ROWS = (
         "The loss of an announced address is told; who is told sends a keep-alive on the path "
         "first and keeps it if that is answered, resets it if not; unknown ones are ignored; "
         "a working subflow is closed with FIN.",
+        "Two keep-alives, a retransmission time-out apart. What no subflow could tell waits for "
+        "the next one.",
     ),
     Row(
         "F1",
@@ -355,7 +374,8 @@ ROWS = (
         "3.5",
         "Fast close A: MP_FASTCLOSE on the ACK of one subflow, RST on the others, then wait for a "
         "RST; R: RST with MP_FASTCLOSE on all. With the right key either ends the connection.",
-        "`abort()` uses R, which holds no state.",
+        "`abort()` uses R, which holds no state; `Config.fast_close` chooses A. A RST is not "
+        "answered with a RST on the subflow it came on.",
     ),
     Row(
         "F2",
@@ -369,6 +389,8 @@ ROWS = (
         "3.6",
         "A RST may say why; with T=0 the path is not tried again, with T=1 it may be, later; the "
         "other flags are zero and ignored.",
+        "Sent: 1 for the protocol, 2 (transient) for lack of room, 5 (transient) for time-outs "
+        "beside a working subflow, 6 for middleboxes, 0 for addresses that are gone.",
     ),
     Row(
         "F4",
@@ -397,6 +419,10 @@ ROWS = (
         "A wrong checksum: among several subflows RST with MP_FAIL; alone and contiguous MP_FAIL "
         "both ways and plain TCP; alone and not contiguous RST with MP_FAIL. The data is not "
         "DATA_ACKed.",
+        "A connection that has, or had, other subflows, or has sent data again under other "
+        "numbers, counts as not contiguous, as in Linux. The infinite mapping begins at the DSN "
+        "of MP_FAIL. After a RST with MP_FAIL a new subflow is an ordinary one: §3.7 would have "
+        "it begin with an infinite mapping, which Linux refuses on a joined subflow.",
     ),
     Row(
         "F8",
@@ -411,7 +437,10 @@ ROWS = (
         "3.3.3, App. D",
         "The connection has TCP's closing states at the data level, TIME-WAIT among them; with all "
         "subflows gone and no DATA_FIN it waits for a new one for a while.",
-        "`Config.orphan_timeout_us` is the while.",
+        "`Config.orphan_timeout_us` is the while. In M_TIMEWAIT the token is kept for 2 MSL, so "
+        "that a peer that lost its paths at the last word can join and repeat it; the application "
+        "was told before. A peer that knows the token no more when only the acknowledgement of "
+        "our DATA_FIN is missing has closed, not reset.",
     ),
     Row(
         "F11",

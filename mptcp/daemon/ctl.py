@@ -71,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     request: dict[str, Any] = {"op": options.command}
     if options.command == "info" and options.id is not None:
         request["id"] = options.id
+    if options.command == "blackholes":
+        request["clear"] = options.clear
     try:
         if options.command == "monitor":
             return monitor(path, as_json=as_json)
@@ -124,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         ("paths", "the path manager's mapping tables"),
         ("info", "everything there is to know of connections"),
         ("counters", "what was counted since the start"),
+        ("blackholes", "destinations where MPTCP's SYNs were lost, and how long ago"),
         ("monitor", "what happens to connections, until Ctrl-C"),
         ("ping", "whether the daemon answers"),
         ("version", "of the daemon"),
@@ -135,6 +138,15 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="ID",
                 nargs="?",
                 help="number or token (hexadecimal) of one connection; all by default",
+            )
+        elif name == "blackholes":
+            command.add_argument(
+                "--clear",
+                metavar="ADDRESS",
+                nargs="?",
+                const=True,
+                default=False,
+                help="try MPTCP there again at once; without an address everywhere",
             )
         elif name == "counters":
             command.add_argument(
@@ -249,6 +261,16 @@ def _show_counters(console: Console, reply: dict[str, Any]) -> None:
     console.print(stack)
 
 
+def _show_blackholes(console: Console, reply: dict[str, Any]) -> None:
+    if reply["cleared"]:
+        console.print(f"{reply['cleared']} cleared")
+    table = _table("Plain TCP only", "address", "failures", "age", "MPTCP again in")
+    for entry in reply["blackholes"]:
+        age, left = (f"{entry[key] // 1_000_000} s" for key in ("age_us", "left_us"))
+        table.add_row(entry["address"], str(entry["failures"]), age, left)
+    console.print(table)
+
+
 def _show_version(console: Console, reply: dict[str, Any]) -> None:
     console.print(f"mptcpd {reply['version']}, pid {reply['pid']}")
 
@@ -258,6 +280,7 @@ _SHOW: Final = {
     "info": show_info,
     "paths": _show_paths,
     "counters": _show_counters,
+    "blackholes": _show_blackholes,
     "ping": lambda console, _reply: console.print("mptcpd answers"),
     "version": _show_version,
 }

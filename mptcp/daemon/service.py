@@ -14,6 +14,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from mptcp.addressing import format_address, parse_address
 from mptcp.daemon.configuration import Settings
 from mptcp.daemon.control import STATUS_LIMIT, ControlServer, ControlSocket
 from mptcp.daemon.messages import own_socket_path
@@ -123,6 +124,7 @@ class Daemon:
             "info": self._info,
             "counters": lambda _request: self._counters(),
             "paths": self._paths,
+            "blackholes": self._blackholes,
         }
 
     def _version(self) -> dict[str, Any]:
@@ -158,6 +160,30 @@ class Daemon:
         return {
             "connections_total": len(connections),
             "connections": [info.to_dict() for info in connections[:INFO_LIMIT]],
+        }
+
+    def _blackholes(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Destinations that get plain SYNs; `clear` forgets one, or all of them."""
+        stack = self.engine.stack
+        clear = request.get("clear", False)
+        cleared = 0
+        if isinstance(clear, str):
+            cleared = stack.blackholes.clear(parse_address(clear))
+        elif clear is True:
+            cleared = stack.blackholes.clear()
+        elif clear is not False:
+            raise ValueError('clear is neither true nor an address; send e.g. "192.0.2.1"')
+        return {
+            "blackholes": [
+                {
+                    "address": format_address(entry.address),
+                    "failures": entry.failures,
+                    "age_us": stack.now - entry.since,
+                    "left_us": max(0, entry.until - stack.now),
+                }
+                for entry in stack.blackholes.table()
+            ],
+            "cleared": cleared,
         }
 
     def _counters(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self, cast
 
+from mptcp.blackholes import Blackholes
 from mptcp.config import Config
 from mptcp.daemon.configuration import parse
 from mptcp.daemon.service import Daemon
@@ -155,8 +156,12 @@ class FakeEngine:
         self.host = host
         self.info = INFO
         self.stack = SimpleNamespace(
-            mib=lambda: {"TcpActiveOpens": 3, "MPTcpExtMPRstTx": 0, "TcpOutRsts": 2}
+            mib=lambda: {"TcpActiveOpens": 3, "MPTcpExtMPRstTx": 0, "TcpOutRsts": 2},
+            blackholes=Blackholes(4, 60_000_000),
+            now=5_000_000,
         )
+        for last in (1, 2):
+            self.stack.blackholes.failed(bytes((192, 0, 2, last)), last * 1_000_000)
         self.core = Stack(Config(), lambda count: bytes(count))
         """Only for its event stream."""
         self.open = 0

@@ -196,6 +196,12 @@ def test_ctl_asks_the_daemon(daemon: Daemon) -> None:
     counters = mptcpctl("--socket", daemon.socket, "counters")
     assert "TcpActiveOpens" in counters.stdout
     assert "clients" in counters.stdout
+    holes = mptcpctl("--socket", daemon.socket, "blackholes")
+    assert [hole in holes.stdout for hole in ("192.0.2.1", "192.0.2.2")] == [True, True]
+    cleared = mptcpctl("--socket", daemon.socket, "blackholes", "--clear", "192.0.2.1")
+    assert cleared.stdout.startswith("1 cleared")
+    assert "192.0.2.1 " not in cleared.stdout
+    assert "3 s" in mptcpctl("--socket", daemon.socket, "blackholes").stdout
 
 
 @pytest.mark.parametrize("command", ["status", "paths", "counters", "ping", "version"])

@@ -67,6 +67,26 @@ async def test_the_plain_questions(harness: Harness, connect: Callable[[], Any])
     client.close()
 
 
+@pytest.mark.parametrize(
+    ("clear", "cleared", "left"),
+    [("false", 0, ["192.0.2.1", "192.0.2.2"]), ('"192.0.2.1"', 1, ["192.0.2.2"]), ("true", 2, [])],
+)
+async def test_black_holes(
+    connect: Callable[[], Any], clear: str, cleared: int, left: list[str]
+) -> None:
+    """RFC 8684 §3.9.3: told with their age, and forgotten one by one or all at once."""
+    client = await connect()
+    before = await client.ask(b'{"op": "blackholes"}')
+    first = before["blackholes"][0]
+    assert (first["failures"], first["age_us"], first["left_us"]) == (1, 4_000_000, 56_000_000)
+    after = await client.ask(b'{"op": "blackholes", "clear": ' + clear.encode() + b"}")
+    assert after["cleared"] == cleared
+    assert [entry["address"] for entry in after["blackholes"]] == left
+    wrong = await client.ask(b'{"op": "blackholes", "clear": 7}')
+    assert not wrong["ok"]
+    client.close()
+
+
 async def test_status_shows_connections(harness: Harness, connect: Callable[[], Any]) -> None:
     opener, accepter = await harness.pair("out")
     client = await connect()

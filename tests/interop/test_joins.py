@@ -79,7 +79,8 @@ def test_full_mesh_to_the_kernel() -> None:
 @pytest.mark.row("A8", kernel=True)
 @pytest.mark.parametrize("we_connect", [True, False], ids=["to-kernel", "from-kernel"])
 def test_the_kernel_withdraws_an_address(we_connect: bool) -> None:
-    """REMOVE_ADDR ends that subflow; the connection goes on over the other."""
+    """RFC 8684 §3.4.2: our keep-alive is answered, so the kernel, who withdraws the address, closes
+    the subflow itself; the connection goes on over the other."""
     ours: Script = [["trade", 1000], ["subflows", 2], ["gate"], ["exchange", 4 * MIB]]
     theirs: Script = [["trade", 1000], ["gate"], ["exchange", 4 * MIB]]
     with lab(4, 4) as network, contextlib.ExitStack() as stack:
@@ -102,5 +103,5 @@ def test_the_kernel_withdraws_an_address(we_connect: bool) -> None:
         check_bytes(near, peer.result(), 4 * MIB + 1000)
     assert near["counters"]["MPTcpExtRmAddr"] == 1
     # Our second address may have joined the kernel's first one then, and may end in its own way.
-    assert near["closed"][0] == "UNREACHABLE"
+    assert near["closed"][0] == "CLOSED"
     assert bad_counters(near["counters"]) == {}

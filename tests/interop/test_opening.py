@@ -135,15 +135,18 @@ async def test_data_in_the_kernels_syn(kernel: Namespace, protocol: int, tmp_pat
     assert fast_syns(capture) == [(0, 0), (len(REQUEST), 8)]
 
 
+@pytest.mark.row("I5", kernel=True)
 @PROTOCOLS
 async def test_the_kernel_connects_through_a_syn_cookie(
     kernel: Namespace, protocol: int, tmp_path: Path
 ) -> None:
-    """RFC 4987 §3.6: no state until the ACK, and then 1 MiB with scaled windows and SACK."""
+    """RFC 4987 §3.6, RFC 8684 §3.1: no state until the ACK, and then 1 MiB with scaled windows and
+    SACK, and MPTCP if the kernel wants it."""
     data = random.Random(3).randbytes(1 << 20)
     arrived: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert writer.get_extra_info("mptcp_info").fallback is (protocol == 0)
         arrived.set_result(hashlib.sha256(await reader.read(-1)).hexdigest())
         writer.close()
 

@@ -113,3 +113,21 @@ def test_a_subflow_that_performs_badly_says_so() -> None:
     (reset,) = resets
     assert has(MpTcprst(RST_UNACCEPTABLE_PERFORMANCE, True))(reset.options)
     assert [s.remote for s in connection.subflows] == [caller.address]
+
+
+@pytest.mark.row("F11", "I7")
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_first_mapping_without_a_data_ack(checksum: bool) -> None:
+    """App. B with erratum 6609: a server that sends before the third ACK has M=1 and A=0: the data
+    is taken, MPTCP confirmed, and what the peer acknowledges is unknown until a DATA_ACK comes."""
+    wire = Wire(nodelay=True, checksum=checksum)
+    peer = Peer(wire)
+    connection = peer.handshake(mptcp=True, confirm=False)
+    dss = peer.dss(dsn=1, ssn=1, length=7)
+    if checksum:
+        dss = mapped(peer, b"welcome", 1)
+        dss.data_ack = None
+    peer.send(ACK, data=b"welcome", options=[dss])
+    assert connection.recv() == b"welcome"
+    assert (connection.fallback, connection.confirmed) == (False, True)
+    assert connection.tx.una == connection.local_idsn + 1

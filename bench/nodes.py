@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import cProfile
 import json
+import os
 import select
 import signal
 import socket
@@ -188,6 +189,14 @@ class Node:
         text, _, self._buffer = self._buffer.partition(b"\n")
         values: dict[str, Any] = json.loads(text)
         return values
+
+    def resident(self) -> int:
+        """Its resident memory now, bytes. Raises BenchError when it has ended."""
+        try:
+            with open(f"/proc/{self._process.pid}/statm", encoding="ascii") as pages:
+                return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError):
+            raise BenchError(self._last_words()) from None
 
     def tell(self, line: bytes) -> None:
         """Write to its stdin. Raises BenchError when it has ended."""

@@ -28,6 +28,7 @@ MODULES: Final = (
     "data_states",
     "delivery",
     "dispatcher",
+    "early",
     "fallback",
     "fastclose",
     "joining",

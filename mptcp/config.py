@@ -153,6 +153,17 @@ class Config:
 
     max_subflows: int = 8
     """Subflows of one connection, the first included (1 to 64)."""
+    max_half_open_joins: int = 1024
+    """MP_JOINs of peers, to any connection, that are remembered until their third ACK comes when
+    more are under way than a connection keeps subflows for; a new one may take another's place."""
+    max_mappings: int = 4096
+    """Mappings that wait for their bytes on one subflow: one for each chunk in flight there."""
+    max_reorder_runs: int = 4096
+    """Runs of data with holes between them that a connection keeps: one for each chunk when a
+    subflow stands still and the others go on. A search passes all of them at worst, so a peer that
+    sends single bytes is cut off here."""
+    max_waiting_signals: int = 16
+    """ADD_ADDRs, echoes, REMOVE_ADDRs that wait on one subflow to be sent."""
     max_addresses: int = 8
     """Peer addresses remembered for one connection (RFC 8684 §3.4.1)."""
     allow_join_initial_addr_port: bool = True
@@ -176,10 +187,14 @@ class Config:
     """Half-open connections a listener keeps unless `listen()` says otherwise."""
     max_reassembly_bytes: int = 256 << 10
     """IP fragments held."""
+    max_fragmented_datagrams: int = 64
+    """IP datagrams of which some fragments are held."""
     challenge_acks_per_second: int = 1000
     """RFC 5961 §7, of the whole host: on average, for each second has a limit of its own between
     half of it and one and a half times (CVE-2016-5696). 1000 since then in Linux; 0: none."""
     resets_per_second: int = 1000
+    max_waiting_answers: int = 1024
+    """Answers to strangers (SYN cookies, resets, echo replies) that wait for the device."""
     icmp_per_second: int = 1000
     """ICMP messages looked at, echo requests among them (RFC 1812 §4.3.2.8 for answers)."""
     ephemeral_ports: tuple[int, int] = (32768, 60999)
@@ -222,6 +237,10 @@ class Config:
             "fast_open_cookies": (0, 1 << 16),
             "fast_open_retry_us": (1 * SECOND, 24 * 3600 * SECOND),
             "max_subflows": (1, 64),
+            "max_half_open_joins": (1, 1 << 16),
+            "max_mappings": (1, 1 << 16),
+            "max_reorder_runs": (1, 1 << 16),
+            "max_waiting_signals": (1, 1 << 10),
             "max_addresses": (0, 255),
             "add_addr_retries": (0, 10),
             "announce_port": (0, 65535),
@@ -230,6 +249,10 @@ class Config:
             "resets_per_second": (0, 1 << 24),
             "icmp_per_second": (0, 1 << 24),
             "backlog": (1, 1 << 16),
+            "max_waiting_answers": (1, 1 << 16),
+            "max_reassembly_bytes": (1, 1 << 30),
+            "max_fragmented_datagrams": (1, 1 << 16),
+            "max_time_wait": (1, 1 << 24),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)

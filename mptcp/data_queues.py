@@ -19,7 +19,7 @@ from collections import deque
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from mptcp.reorder import ReorderQueue
+from mptcp.reorder import MAX_RUNS, ReorderQueue
 from mptcp.tcp.chunks import split_parts
 from mptcp.tcp.reassembly import true_size
 
@@ -173,6 +173,16 @@ class DataSender:
         self.nothing_for.add(subflow)  # until something is offered: each packet asks
         return None
 
+    def forget(self, subflow: Subflow) -> None:
+        """A subflow has ended: the pieces that it took of a reinjection are to go again, with all
+        of their chunk, and it will not be taken for a carrier."""
+        self.nothing_for.discard(subflow)
+        for item in self.reinject:
+            if subflow in item.takers:
+                item.takers.remove(subflow)
+                item.dsn = item.chunk.dsn
+                item.parts = item.chunk.parts
+
     def take_reinjection(
         self, item: Reinjection, subflow: Subflow, size: int
     ) -> tuple[list[memoryview], int, int]:
@@ -224,7 +234,7 @@ class DataReceiver:
         "unread",
     )
 
-    def __init__(self, buffer: int) -> None:
+    def __init__(self, buffer: int, max_runs: int = MAX_RUNS) -> None:
         self.buffer = buffer
         self.step = min(buffer // 2, WINDOW_STEP)
         """The window moves on by at least so much (RFC 9293 §3.8.6.2.2, silly windows)."""
@@ -236,7 +246,7 @@ class DataReceiver:
         """Bytes kept alive by `queue`, buffers and bookkeeping included."""
         self.mapped = 0
         """Bytes kept alive by the mappings of the subflows (`mapping.RxMappings`)."""
-        self.reorder = ReorderQueue()
+        self.reorder = ReorderQueue(max_runs)
         self.fin_dsn: int | None = None
 
     def start(self, idsn: int) -> None:

@@ -3,10 +3,12 @@
 Sole owner of device descriptors, of the clock, of entropy and of the place in the event loop; the
 stack below has none of them and the streams above reach them only through here.
 
-A wake-up is one turn of `_pump`: packets are read first (at most `BUDGET`, each stamped when it is
-read), then events go to their handlers, what the stack wants to send is written (at most `BUDGET`
-packets; what is left waits for the next turn of the loop, so that other tasks run), and the one
-timer is re-armed, which touches the loop only when the deadline has become earlier.
+A wake-up is one turn of `_pump`: packets are read first (at most `BUDGET` and for `BUDGET_US`, each
+stamped when it is read), then events go to their handlers, what the stack wants to send is written
+(within the same bounds; what is left waits for the next turn of the loop, so that other tasks and
+other interfaces have theirs), and the one timer is re-armed, which touches the loop only when the
+deadline has become earlier. The time bounds large packets, the number small ones: a flood of them
+must be read as fast as it comes, or it takes the place of others in the device's queue.
 
 Invariants
   * Whoever calls the stack outside `_pump` calls `schedule()` after it; calls are coalesced. Before
@@ -49,8 +51,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Interface", "run"]
 
-BUDGET: Final = 64
+BUDGET: Final = 256
 """Packets read, and packets written, in one turn."""
+BUDGET_US: Final = 2_000
+"""How long a turn reads, and how long it writes."""
 LINGER_S: Final = 1.0
 NEVER: Final = 1 << 63
 
@@ -304,17 +308,22 @@ class Engine(StreamApi):
         number = port.number
         offloads = self._offloads
         pcap = self._pcap
+        end = 0
         for _ in range(BUDGET):
             try:
                 packet = read()
                 if packet is None:
                     break
                 now = time.monotonic_ns() // 1000
+                if not end:
+                    end = now + BUDGET_US
                 view = memoryview(packet)
                 offload = offloads[packet[:VNET_HDR_LEN]]
                 if pcap is not None:
                     self._capture(view[VNET_HDR_LEN:])
                 handle(now, number, view[VNET_HDR_LEN:], offload)
+                if now >= end:
+                    break
             except DeviceError as error:
                 self._lost(port, error)
                 break
@@ -376,9 +385,14 @@ class Engine(StreamApi):
         stack = self.stack
         ports = self.ports
         headers = self._headers
+        end = 0
         try:
             for _ in range(BUDGET):
                 now = time.monotonic_ns() // 1000
+                if not end:
+                    end = now + BUDGET_US
+                elif now >= end:
+                    break
                 transmit = stack.poll_transmit(now)
                 if transmit is None:
                     return False

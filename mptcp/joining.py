@@ -52,6 +52,9 @@ def join_arrives(stack: Stack, seg: Segment, option: MpJoinSyn, now: int, isn: i
     if cookies == "always" or (cookies == "auto" and half_open >= HALF_OPEN):
         _answer_only(stack, meta, seg, option, now)
         return
+    if half_open >= HALF_OPEN:
+        stack.counters["TcpExtListenDrops"] += 1
+        return
     subflow = _subflow(stack, meta, seg, isn)
     subflow.remote_id = option.address_id
     subflow.remote_nonce = option.nonce
@@ -69,7 +72,9 @@ def _joinable(stack: Stack, seg: Segment, token: int) -> MetaSocket | None:
         stack.counters["MPTcpExtMPJoinNoTokenFound"] += 1
         stack.reset_for(seg, seg.interface, MpTcprst(RST_MPTCP_SPECIFIC).emit())
         return None
-    if len(meta.subflows) >= stack.config.max_subflows:
+    # One that has not shown its HMAC yet takes nobody's place (RFC 8684 §5).
+    proved = sum(1 for subflow in meta.subflows if subflow.state is not State.SYN_RECEIVED)
+    if proved >= stack.config.max_subflows:
         stack.counters["MPTcpExtMPJoinRejected"] += 1
         stack.reset_for(seg, seg.interface, MpTcprst(RST_LACK_OF_RESOURCES, True).emit())
         return None
@@ -113,7 +118,8 @@ def _answer_only(stack: Stack, meta: MetaSocket, seg: Segment, option: MpJoinSyn
     request = JoinRequest(
         flow, option.token, nonce, option.nonce, option.address_id, option.backup, now
     )
-    stack.joins.put(request)
+    if not stack.joins.put(request, now):
+        stack.counters["MPTcpExtHalfOpenJoinsDropped"] += 1
     mac = keys.synack_hmac(meta.local_key, meta.remote_key, nonce, option.nonce)
     backup = meta.options.priorities.wanted(seg.dst, stack.book.owner[seg.dst])
     answer = MpJoinSynAck(backup, _local_id(stack, meta, seg.dst), mac, nonce)

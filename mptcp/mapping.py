@@ -23,7 +23,7 @@ from mptcp.tcp.reassembly import true_size
 _ssn = attrgetter("ssn")
 
 MAX_MAPPINGS: Final = 4096
-"""Mappings kept ahead of delivery on one subflow; what a stranger can make us store."""
+"""The default of `Config.max_mappings`."""
 
 MAPPING_OVERHEAD: Final = 272
 """Bytes charged for a mapping that is kept: its object, numbers and list, measured roughly."""
@@ -64,16 +64,18 @@ class RxMapping:
 class RxMappings:
     """The peer's mappings in SSN order, disjoint: the first declaration wins (RFC 8684 §3.3.1)."""
 
-    __slots__ = ("maps", "rx")
+    __slots__ = ("limit", "maps", "rx")
 
-    def __init__(self, rx: DataReceiver) -> None:
+    def __init__(self, rx: DataReceiver, limit: int = MAX_MAPPINGS) -> None:
+        """At most `limit` mappings wait, beside the one that the next byte belongs to."""
+        self.limit = limit
         self.maps: list[RxMapping] = []
         self.rx = rx
         """Whose window is the smaller for what is kept here."""
 
     def full(self) -> bool:
         """Whether no mapping is taken but for the bytes that are due next."""
-        return len(self.maps) >= MAX_MAPPINGS or self.rx.mapped >= 2 * self.rx.buffer
+        return len(self.maps) >= self.limit or self.rx.mapped >= 2 * self.rx.buffer
 
     def add(self, mapping: RxMapping, delivered: int) -> bool:
         """Keep `mapping` unless it repeats or contradicts one; `delivered` is the next SSN due.

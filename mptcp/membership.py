@@ -136,7 +136,7 @@ class Membership:
         subflow.rx_maps.clear()
         if subflow.unmapped is not None:
             subflow.unmapped.clear()
-        meta.tx.nothing_for.discard(subflow)
+        meta.tx.forget(subflow)
         if meta.ended is not None:
             return
         if meta.established:

@@ -91,7 +91,7 @@ class MetaSocket:
         # data
         self.tx = DataSender(config.send_buffer)
         self.tx.start(self.local_idsn)
-        self.rx = DataReceiver(config.receive_buffer)
+        self.rx = DataReceiver(config.receive_buffer, config.max_reorder_runs)
         # subflows
         self.subflows: list[Subflow] = []
         self.controllers: list[CongestionControl] = []

@@ -29,6 +29,7 @@ KERNEL: Final = {
     "IpInAddrErrors": "Packets to an address that is not ours, or from one that is no host's",
     "IpInUnknownProtos": "Packets of a protocol that is neither TCP nor ICMP",
     "IpOutDiscards": "Packets that the device refused",
+    "IpReasmFails": "Packets not put together: overlapping, malformed, late, or too many",
     "IpReasmReqds": "Fragments received",
     "IpReasmOKs": "Packets put together from fragments",
     "IpExtInCEPkts": "Segments with data that came with Congestion Experienced",
@@ -150,6 +151,7 @@ KERNEL: Final = {
     "MPTcpExtDuplicateData": "Data that had come before",
     "MPTcpExtRcvPruned": "Data dropped because out-of-order data took its room (to Linux 6.0)",
     # MPTcpExt: addresses
+    "MPTcpExtAddAddrDrop": "ADD_ADDRs not taken: no host's address, ours, or one too many",
     "MPTcpExtAddAddr": "ADD_ADDRs received",
     "MPTcpExtAddAddrTx": "ADD_ADDRs sent, repeated ones too",
     "MPTcpExtAddAddrTxDrop": "ADD_ADDRs not sent: too many options wait",
@@ -175,6 +177,10 @@ KERNEL: Final = {
 }
 
 OWN: Final = {
+    "IpOutAnswersDropped": "Answers to strangers that found the queue to the device full",
+    "TcpOutRstsRateLimited": "Resets not sent: more than `resets_per_second`",
+    "MPTcpExtHalfOpenJoinsDropped": "Joins whose third ACK had not come, pushed out by another",
+    "IpReasmEvicted": "Packets not put together: there were too many fragments",
     "MPTcpExtFallback": "Fallbacks of every kind that are told to the application",
     "MPTcpExtInvalidDataAck": "DATA_ACKs of data never sent",
     "MPTcpExtAddAddrHMacFailure": "ADD_ADDRs with a wrong HMAC (the kernel ignores them uncounted)",
@@ -196,7 +202,7 @@ NOT_HERE: Final = {
     "MPJoinSynTxCreatSkErr, MPJoinSynTxConnectErr": "there is no socket to make or to connect",
     "MismatchPortSynRx, MismatchPortAckRx": "the token is enough: every port may be joined",
     "DSSCorruptionFallback, DSSCorruptionReset": "see DSSNotMatching and DSSNoMatchTCP",
-    "AddAddrDrop, RmAddrDrop": "a path manager is told at once, there is no queue to overflow",
+    "RmAddrDrop": "a path manager is told at once, there is no queue to overflow",
     "SndWndShared, RcvWndShared, RcvWndConflict, RcvWndConflictUpdate": (
         "subflows have no windows of their own to disagree with the connection's"
     ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mptcp import keys
+from mptcp.addressing import can_be_source
 from mptcp.errors import ConnectionEnd
 from mptcp.monitor import tell_announced, tell_removed
 from mptcp.path_manager.base import EndpointId, path_managers
@@ -20,9 +21,6 @@ from mptcp.wire.mptcp_options import RST_UNSPECIFIED, AddAddr, MpTcprst, RemoveA
 if TYPE_CHECKING:
     from mptcp.meta_socket import MetaSocket
     from mptcp.subflow import Subflow
-
-MAX_CONTROLS = 16
-"""Signalling options that may wait on one subflow: a stranger's ADD_ADDRs must not pile up."""
 
 
 class PathControl:
@@ -121,9 +119,10 @@ class PathControl:
 
     def signal(self, subflow: Subflow, option: bytes) -> bool:
         """Queue an option for a pure ACK of `subflow`."""
-        if option in subflow.controls or len(subflow.controls) >= MAX_CONTROLS:
+        waiting = subflow.controls
+        if option in waiting or len(waiting) >= self.meta.config.max_waiting_signals:
             return False
-        subflow.controls.append(option)
+        waiting.append(option)
         self.stack.mark_ready(subflow)
         return True
 
@@ -144,6 +143,9 @@ class PathControl:
         counters["MPTcpExtAddAddr"] += 1
         if option.port is not None:
             counters["MPTcpExtPortAdd"] += 1
+        if not self._takes(option):
+            counters["MPTcpExtAddAddrDrop"] += 1
+            return
         echo = AddAddr(option.address_id, option.address, option.port, None, True).emit()
         sent = self.signal(subflow, echo)
         counters["MPTcpExtEchoAddTx" if sent else "MPTcpExtEchoAddTxDrop"] += 1
@@ -154,6 +156,17 @@ class PathControl:
         port = option.port if option.port is not None else subflow.remote_port
         self.manager.on_add_addr(option.address_id, option.address, port, now)
         self.stack.rearm(meta)
+
+    def _takes(self, option: AddAddr) -> bool:
+        """Whether an announced address is one host's, not ours, and there is room for it.
+
+        Address 0 is the first subflow's own, which may change its port (RFC 8684 §3.4.1).
+        """
+        if option.address in self.stack.book.owner or not can_be_source(option.address):
+            return False
+        number = option.address_id
+        known = not number or number in self.accepted
+        return known or len(self.accepted - {0}) < self.meta.config.max_addresses
 
     def on_remove_addr(self, option: RemoveAddr, now: int) -> None:
         """RFC 8684 §3.4.2: the peer has lost addresses; unknown ones are ignored."""

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 from mptcp.tcp.reassembly import true_size
 
-MAX_NODES = 4096
-"""Runs with holes between them: one for each chunk when a subflow stands still and the others go
-on; a search passes all of them at worst, so a peer that sends single bytes is cut off here."""
+MAX_RUNS = 4096
+"""The default of `Config.max_reorder_runs`."""
 
 
 class Node:
@@ -37,9 +36,11 @@ class Node:
 class ReorderQueue:
     """Out-of-order data of one connection."""
 
-    __slots__ = ("head", "hits", "memory", "misses", "nodes", "shortcuts", "steps", "tail")
+    __slots__ = ("head", "hits", "limit", "memory", "misses", "nodes", "shortcuts", "steps", "tail")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_RUNS) -> None:
+        """At most `limit` nodes."""
+        self.limit = limit
         self.head: Node | None = None
         self.tail: Node | None = None
         self.nodes = 0
@@ -56,7 +57,7 @@ class ReorderQueue:
 
     def has_room(self, limit: int, view: memoryview) -> bool:
         """Whether `view` may be kept; tiny pieces with holes between them are an attack."""
-        return self.nodes < MAX_NODES and self.memory + true_size(view) <= limit
+        return self.nodes < self.limit and self.memory + true_size(view) <= limit
 
     def insert(self, subflow: int, dsn: int, view: memoryview) -> int:
         """Keep the bytes of [dsn, dsn + len) not here yet; returns how many were new.

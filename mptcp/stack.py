@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import Final
 
 from mptcp import accepting, coupled_cc, keys, opening
 from mptcp.accepting import Listener, cookie_arrives, listener_for, syn_arrives
@@ -25,6 +26,7 @@ from mptcp.addressing import AddressBook, can_be_source
 from mptcp.blackholes import Blackholes
 from mptcp.config import Config
 from mptcp.data_states import DataTimeWaits
+from mptcp.early import answer_early
 from mptcp.errors import ConnectionEnd
 from mptcp.events import Closed, Event
 from mptcp.icmp_errors import icmp_arrives
@@ -65,6 +67,11 @@ __all__ = ["PLAIN", "Listener", "Offload", "Stack"]
 
 BUILT_IN_POLICIES = (coupled_cc, cubic)
 """Modules whose import registers the policies that a `Config` may name."""
+
+
+ANSWERS_IN_A_ROW: Final = 4
+"""Answers to strangers that may go before a connection has its turn: most must go as fast as they
+are asked for, and whoever asks must not hold up the connections."""
 
 
 class Offload:
@@ -110,7 +117,7 @@ class Stack:
             registry.get(name)  # ValueError now, not when the first connection begins
         self.secret = entropy(32)
         self.cookies = SynCookies(self.secret)
-        self.joins = JoinTable(self.secret)
+        self.joins = JoinTable(self.secret, config.max_half_open_joins)
         self.fast_open_keys = CookieKeys(self.secret, config.fast_open_key_us)
         self.fast_open_cache = CookieCache(config.fast_open_cookies, config.fast_open_retry_us)
         self.blackholes = Blackholes(config.blackhole_entries, config.blackhole_timeout_us)
@@ -123,11 +130,13 @@ class Stack:
         self.metas: set[MetaSocket] = set()
         self.listeners: dict[tuple[bytes | None, int], Listener] = {}
         self.path_mtus = PathMtuCache()
-        self.fragments = Reassembler(config.max_reassembly_bytes)
+        self.fragments = Reassembler(config.max_reassembly_bytes, config.max_fragmented_datagrams)
         self._isn_override = isn
         self._idsn = idsn or keys.idsn
         self._ready: deque[TcpConnection] = deque()
         self._raw: deque[Transmit] = deque()
+        """Answers to strangers: SYN cookies, resets, echo replies."""
+        self._answers_in_a_row = 0
         self._events: deque[Event] = deque()
         self.monitors: list[Monitor] = []
         """Who reads the event stream (`monitor`)."""
@@ -275,12 +284,21 @@ class Stack:
             if ip.is_fragment:
                 self.counters["IpReasmReqds"] += 1
                 whole = self.fragments.add(now, packet, ip)
+                self._count_fragments()
                 if whole is None:
                     return
                 self.counters["IpReasmOKs"] += 1
                 packet = memoryview(whole)
                 ip = parse_ip(packet)
             if ip.protocol == TCP:
+                if (
+                    self.cookies.sent_at is not None
+                    and ip.end - ip.offset >= 20
+                    and packet[ip.offset + 13] & (SYN | ACK | RST | FIN) == SYN
+                    and answer_early(self, packet, ip, now, not offload.trusted)
+                ):
+                    self.counters["TcpInSegs"] += 1
+                    return
                 seg = parse_segment(packet, ip, verify_checksum=not offload.trusted)
                 seg.gso_size = offload.gso_size
                 seg.interface = interface
@@ -297,6 +315,13 @@ class Stack:
             self.counters["TcpInErrs"] += 1
         except ParseError:
             self.counters["IpInHdrErrors"] += 1
+
+    def _count_fragments(self) -> None:
+        """RFC 4293's ipReasm counters, and what of the failures was for want of room."""
+        fragments = self.fragments
+        lost = fragments.timed_out + fragments.overlapped + fragments.malformed + fragments.evicted
+        self.counters["IpReasmFails"] = lost
+        self.counters["IpReasmEvicted"] = fragments.evicted
 
     def _segment(self, seg: Segment, now: int) -> None:
         """Demultiplex a segment (RFC 8684 §3.2: the token comes before the listener)."""
@@ -333,6 +358,9 @@ class Stack:
         if owner is None or seg.flags & RST or not can_be_source(seg.src):
             return
         if not self._resets.allow(self.now):
+            self.counters["TcpOutRstsRateLimited"] += 1
+            return
+        if not self.room_for_answer():
             return
         template = HeaderTemplate(seg.dst, seg.src, seg.dport, seg.sport)
         if seg.flags & ACK:
@@ -347,9 +375,16 @@ class Stack:
         count_reset(self.counters, options)
         self._raw.append(Transmit(owner.id, header, []))
 
+    def room_for_answer(self) -> bool:
+        """Whether one more answer to a stranger may wait to be sent; counted if not."""
+        if len(self._raw) < self.config.max_waiting_answers:
+            return True
+        self.counters["IpOutAnswersDropped"] += 1
+        return False
+
     def send_raw(self, interface: int, packet: bytes) -> None:
-        """Queue a whole packet (echo replies); bounded."""
-        if len(self._raw) < 1024:
+        """Queue a whole packet (echo replies, SYN cookies); bounded."""
+        if self.room_for_answer():
             self._raw.append(Transmit(interface, packet, []))
 
     # -- Host: what connections use ------------------------------------------------------------
@@ -419,7 +454,9 @@ class Stack:
         """Run every timer that is due. Spurious calls do nothing."""
         self._advance(now)
         self._timers.run(now)
-        self.fragments.expire(now)
+        if len(self.fragments):
+            self.fragments.expire(now)
+            self._count_fragments()
 
     def poll_timeout(self) -> int | None:
         """The time at which `handle_timeout` is to be called, None if nothing waits.
@@ -439,9 +476,12 @@ class Stack:
         """
         if now > self.now:
             self.now = now
-        if self._raw:
-            return self._raw.popleft()
+        raw = self._raw
         ready = self._ready
+        if raw and (self._answers_in_a_row < ANSWERS_IN_A_ROW or not ready):
+            self._answers_in_a_row += 1
+            return raw.popleft()
+        self._answers_in_a_row = 0
         while ready:
             connection = ready.popleft()
             connection.ready = False
@@ -450,7 +490,7 @@ class Stack:
                 self.mark_ready(connection)  # at the end: connections take turns
                 if connection.interface.up:
                     return transmit
-        return None
+        return raw.popleft() if raw else None
 
     def transmit_refused(self, now: int, transmit: Transmit) -> None:
         """The device did not take this packet: it counts as lost."""

@@ -9,7 +9,7 @@ may take its place, and then the client's ACK is answered with RST.
 from __future__ import annotations
 
 from hashlib import blake2s
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mptcp.tcp.ecn import Ecn
 from mptcp.tcp.handshake import peer_mss, wanted_wscale
@@ -31,9 +31,6 @@ from mptcp.wire.tcp import (
 if TYPE_CHECKING:
     from mptcp.stack import Stack
     from mptcp.tcp.connection import TcpConnection
-
-JOIN_SLOTS: Final = 1024
-"""Of the table of joins, as many as Linux keeps."""
 
 
 class JoinRequest:
@@ -65,17 +62,20 @@ class JoinTable:
 
     __slots__ = ("_secret", "_slots")
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, slots: int) -> None:
         self._secret = secret
-        self._slots: list[JoinRequest | None] = [None] * JOIN_SLOTS
+        self._slots: list[JoinRequest | None] = [None] * slots
 
     def _index(self, flow: bytes) -> int:
         digest = blake2s(flow, digest_size=4, key=self._secret, person=b"joinslot").digest()
-        return int.from_bytes(digest, "big") % JOIN_SLOTS
+        return int.from_bytes(digest, "big") % len(self._slots)
 
-    def put(self, request: JoinRequest) -> None:
-        """Remember a request, in the place of whatever was there."""
-        self._slots[self._index(request.flow)] = request
+    def put(self, request: JoinRequest, now: int) -> bool:
+        """Remember a request; False when one that waits still has lost its place to it."""
+        index = self._index(request.flow)
+        before = self._slots[index]
+        self._slots[index] = request
+        return before is None or before.flow == request.flow or now > before.expires
 
     def take(self, flow: bytes, now: int) -> JoinRequest | None:
         """The request of `flow`, which is forgotten; None when it is not there any more."""
@@ -100,6 +100,8 @@ def send_cookie(stack: Stack, seg: Segment, isn: int, now: int, option: bytes = 
 
     Only what `syncookies` and the peer's third ACK can bring back is agreed to.
     """
+    if not stack.room_for_answer():
+        return
     config = stack.config
     interface = stack.book.owner[seg.dst]
     flow = stack.flow_key(seg.dst, seg.dport, seg.src, seg.sport)
@@ -120,10 +122,11 @@ def send_cookie(stack: Stack, seg: Segment, isn: int, now: int, option: bytes = 
             options.append(window_scale_option(wanted_wscale(config.receive_buffer)))
     if option:
         options.append(option)
-    template = HeaderTemplate(seg.dst, seg.src, seg.dport, seg.sport)
+    template = HeaderTemplate(seg.dst, seg.src, seg.dport, seg.sport, ttl=config.ttl)
     window = min(config.receive_buffer, 0xFFFF)
     header = template.build(
-        isn, (seg.seq + 1) & 0xFFFFFFFF, flags, window, emit_options(options), 0
+        *(isn, (seg.seq + 1) & 0xFFFFFFFF, flags, window, emit_options(options), 0),
+        tos=config.dscp << 2,
     )
     template.finish_checksum(header, [])
     stack.counters["TcpExtSyncookiesSent"] += 1

@@ -133,7 +133,7 @@ class Subflow(TcpConnection):
         """In-order data whose mapping has not come."""
         self.fast_close: FastCloseWait | None = None
         """FASTCLOSE_WAIT (RFC 8684 §3.5); the connection is over."""
-        self.rx_maps = RxMappings(meta.rx)
+        self.rx_maps = RxMappings(meta.rx, host.config.max_mappings)
         self.dss_seen = False
         self.join_retries = 0
         self.nodelay = meta.nodelay

@@ -18,6 +18,7 @@ from mptcp.monitor import tell_subflow
 from mptcp.tcp.state import State
 from mptcp.wire.dss import Dss
 from mptcp.wire.mptcp_options import (
+    RST_LACK_OF_RESOURCES,
     RST_MPTCP_SPECIFIC,
     AddAddr,
     MpCapable,
@@ -90,6 +91,7 @@ def third_ack(subflow: Subflow, seg: Segment, now: int) -> bool:
     """The third packet, at the passive side: keys or HMAC, or the subflow is refused."""
     meta = subflow.meta
     if subflow.is_join:
+        reason = RST_MPTCP_SPECIFIC
         for option in seg.mptcp:
             if isinstance(option, MpJoinAck):
                 mac = keys.ack_hmac(
@@ -100,11 +102,18 @@ def third_ack(subflow: Subflow, seg: Segment, now: int) -> bool:
                     counters["MPTcpExtMPJoinAckRx"] += 1
                     if subflow.local_port != meta.fendpoint.local_port:
                         counters["MPTcpExtMPJoinPortAckRx"] += 1
-                    return True
+                    proved = sum(1 for s in meta.subflows if s.state is not State.SYN_RECEIVED)
+                    if proved < meta.config.max_subflows:
+                        return True
+                    # There was room when its SYN came; others were faster.
+                    counters["MPTcpExtMPJoinRejected"] += 1
+                    reason = RST_LACK_OF_RESOURCES
+                    break
                 subflow.host.counters["MPTcpExtMPJoinAckHMacFailure"] += 1
                 break
         subflow.snd.una = subflow.snd.nxt
-        subflow.abort(MpTcprst(RST_MPTCP_SPECIFIC).emit(), ConnectionEnd.REFUSED)
+        transient = reason == RST_LACK_OF_RESOURCES
+        subflow.abort(MpTcprst(reason, transient).emit(), ConnectionEnd.REFUSED)
         return False
     for option in seg.mptcp:
         if (

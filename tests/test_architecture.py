@@ -72,7 +72,17 @@ LAYERS = [
         "receiving",
         "removal",
     },
-    {"accepting", "icmp_errors", "joining", "mib", "opening", "ports", "stack", "stateless"},
+    {
+        "accepting",
+        "early",
+        "icmp_errors",
+        "joining",
+        "mib",
+        "opening",
+        "ports",
+        "stack",
+        "stateless",
+    },
     {
         "sim",
         "compiled",

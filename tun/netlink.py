@@ -95,6 +95,13 @@ def add_route(
         netlink.route("add", dst=str(network), family=_FAMILY[network.version], **options)
 
 
+def add_blackhole(prefix: str) -> None:
+    """Packets to `prefix` ("net/len") are dropped without a word."""
+    network = ipaddress.ip_network(prefix)
+    with IPRoute() as netlink, netlink_errors(f"black hole {prefix} cannot be added"):
+        netlink.route("add", dst=str(network), family=_FAMILY[network.version], type="blackhole")
+
+
 def add_source_rule(source: str, table: int, priority: int | None) -> None:
     """Packets from `source` are routed by `table`."""
     network = ipaddress.ip_network(source)

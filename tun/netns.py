@@ -230,6 +230,10 @@ class Namespace:
             metric=metric,
         )
 
+    def add_blackhole(self, prefix: str) -> None:
+        """Drop what goes to `prefix` ("net/len") without a word."""
+        self.call(netlink.add_blackhole, prefix)
+
     def add_source_rule(self, source: str, table: int, *, priority: int | None = None) -> None:
         """Packets whose source address is `source` ("ip" or "ip/len") use the routes of `table`."""
         self.call(netlink.add_source_rule, source, table, priority)

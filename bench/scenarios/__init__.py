@@ -5,6 +5,7 @@ from .goodput import Goodput
 from .micro import Micro
 from .middleboxes import Middleboxes
 from .simulator import Simulator
+from .synflood import SynFlood
 from .tcp import Tcp
 
-__all__ = ["Fairness", "Goodput", "Micro", "Middleboxes", "Simulator", "Tcp"]
+__all__ = ["Fairness", "Goodput", "Micro", "Middleboxes", "Simulator", "SynFlood", "Tcp"]

@@ -43,6 +43,8 @@ class Path:
     """The peer has removed its address: not to be used again once its subflow ends."""
     failures: int = 0
     """Failures in a row: it was refused, timed out or was lost."""
+    failed_at: int = 0
+    """When it last failed (µs)."""
     established: bool = False
     """It has carried a subflow at least once."""
     usable_at: int = 0

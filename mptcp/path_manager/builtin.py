@@ -103,8 +103,10 @@ class BuiltinPathManager(PathManager):
                     again = EndpointId(path.endpoint.local, 0, address, port)
                     self._add(again, path.local_id, address_id)
             elif path.index not in self.active:
+                # Announced anew it may be tried anew, but not at the pace of announcements: the
+                # address may be a victim's (RFC 6181 §4).
                 path.failures = 0
-                path.usable_at = now
+                path.usable_at = max(now, path.failed_at + self.config.rejoin_delay_us)
         self._update(now)
 
     def on_echo(self, address_id: int, now: int) -> None:
@@ -166,6 +168,7 @@ class BuiltinPathManager(PathManager):
                 del self.paths[path_index]  # the client opens it again if it wants to
             return
         path.failures += 1
+        path.failed_at = now
         # RFC 8684 §3.1: after C=1 no further subflow goes to the first address and port.
         barred = path.remote_id == 0 and self.transport.no_join_initial
         if barred or refused or (not path.established and path.failures >= NEVER_WORKED_LIMIT):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import struct
 import time
@@ -42,11 +43,19 @@ def device(side: Side, name: str = "p1") -> MemoryDevice:
     return side.devices[name]
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn ends by the number of its packets, however slow the machine is."""
+    monkeypatch.setattr("mptcp.engine.BUDGET_US", 1 << 40)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_reading_stops_at_the_budget_so_that_others_run(pair: Pair) -> None:
     async with pair:
         junk = device(pair.sides[0])
         for _ in range(4 * BUDGET):
-            junk.deliver(VNET_HDR_NONE + b"\0" * 20)
+            junk.queue.append(VNET_HDR_NONE + b"\0" * 20)
+        os.eventfd_write(junk.fileno(), 1)
         left = []
         while junk.queue:
             await asyncio.sleep(0)
@@ -56,6 +65,24 @@ async def test_reading_stops_at_the_budget_so_that_others_run(pair: Pair) -> Non
         assert pair.a.stack.counters["IpInHdrErrors"] == 4 * BUDGET
 
 
+async def test_reading_stops_after_its_time_so_that_others_run(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mptcp.engine.BUDGET_US", 0)
+    async with pair:
+        junk = device(pair.sides[0])
+        for _ in range(5):
+            junk.queue.append(VNET_HDR_NONE + b"\0" * 20)
+        os.eventfd_write(junk.fileno(), 1)
+        steps = []
+        while junk.queue:
+            before = len(junk.queue)
+            await asyncio.sleep(0)
+            steps.append(before - len(junk.queue))
+        assert max(steps) == 1
+
+
+@pytest.mark.usefixtures("patient")
 async def test_writing_stops_at_the_budget_and_goes_on_in_the_next_turn(pair: Pair) -> None:
     async with pair:
         sent = device(pair.sides[1])

@@ -28,6 +28,19 @@ failures = st.lists(
     offload=False,
     early_end=False,
 )
+@example(  # a subflow ends when it has taken a piece of what is to go again
+    seed=0,
+    events=[
+        ("interface down", 0, "b", 97),
+        ("interface down", 1, "a", 85),
+        ("cut", 0, "a", 85),
+        ("cut", 0, "a", 85),
+        ("interface down", 0, "a", 97),
+    ],
+    loss=0.0,
+    offload=True,
+    early_end=False,
+)
 @given(
     seed=st.integers(0, 1 << 16),
     events=failures,

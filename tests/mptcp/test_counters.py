@@ -235,8 +235,11 @@ def test_a_local_address_goes(wire: Wire, caller: Peer) -> None:
 
 
 @pytest.mark.mib("MPTcpExtEchoAddTxDrop", "MPTcpExtAddAddrTxDrop", "MPTcpExtRmAddrTxDrop")
-def test_options_that_find_no_room(wire: Wire, caller: Peer) -> None:
+def test_options_that_find_no_room() -> None:
     """Design rule 6: at most 16 options wait on a subflow; what does not fit is counted by kind."""
+    wire = Wire(addresses=("10.0.0.1/24", "10.0.1.1/24"), nodelay=True, max_addresses=30)
+    wire.stack.listen(5000)
+    caller = Peer(wire, port=40000, local_port=5000)
     caller.handshake(active=False, mptcp=True)
     caller.drain()
     stack = wire.stack

@@ -8,6 +8,7 @@ Invariants that `Violation` reports
   number for each packet in.
   * Timers: each call of `handle_timeout` at a deadline moves on; none is in the past for ever.
   * Events: `Closed` once for each connection the application knows, and nothing after it.
+  * When the peers fall silent, no connection waits for ever to deliver something or to close.
   * In the end the stack still opens connections and moves data, and forgets what has ended.
 """
 
@@ -37,6 +38,8 @@ BURST: Final = 20_000
 """Packets out in answer to one call: beyond any window here."""
 CALLS: Final = 20_000
 """Timer calls within one step of the clock."""
+PATIENCE_US: Final = 2 * 3600 * 1_000_000
+"""Longer than any number of retransmissions takes (RFC 1122 §4.2.3.5: R2 is minutes)."""
 MASK32: Final = 0xFFFFFFFF
 KEPT: Final = 16
 """Packets of either side that may be sent again, or back."""
@@ -199,6 +202,7 @@ class FuzzWire(Wire):
                 self.stack.interface_up(self.now, interface)
         self.pass_time(seconds(3))
         self._serve()
+        self._silence()
         for connection in list(self.known):
             connection.abort()  # what nobody has been told of ends by itself
             connection.recv()
@@ -209,9 +213,16 @@ class FuzzWire(Wire):
                 raise Violation(f"an hour after the end there is still {what}")
         if any(listener.half_open for listener in stack.listeners.values()):
             raise Violation("half-open connections are left")
-        late = stack.poll_timeout()
-        if late is not None and late > self.now + seconds(3600):
-            raise Violation(f"a timer at {late} without a connection")
+        if stack.poll_timeout() is not None:
+            raise Violation(f"a timer at {stack.poll_timeout()} without a connection")
+
+    def _silence(self) -> None:
+        """The peers say no more: what has something to deliver, or is closed, gives up."""
+        self.pass_time(PATIENCE_US)
+        for meta in self.stack.metas:
+            waits = meta.tx.used > 0 or meta.app_closed or not meta.established
+            if waits and meta.ended is None:
+                raise Violation(f"{meta} waits for ever: {meta.subflows}")
 
     def _serve(self) -> None:
         """A stranger connects, both send, and all arrives."""

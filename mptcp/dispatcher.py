@@ -37,6 +37,8 @@ class Dispatcher:
         """A choice that sent nothing when it was polled, and when: not to be waited for then."""
         self.deadline = NEVER
         self.backoff = 0
+        self.unanswered = 0
+        """How often in a row something was sent again because DATA_ACK stood still."""
         self.mark = 0
         """DATA_ACK when the watch was set."""
 
@@ -153,7 +155,11 @@ class Dispatcher:
         self.meta.stack.rearm(self.meta)
 
     def handle_timeout(self, now: int) -> None:
-        """DATA_ACK may have stood still: resend the DATA_FIN, reinject what nobody carries."""
+        """DATA_ACK may have stood still: resend the DATA_FIN, reinject what nobody carries.
+
+        Not for ever: a subflow does not retransmit a DATA_FIN on a bare ACK, nor what it has had
+        acknowledged, so RFC 1122 §4.2.3.5's R2 is counted here for them.
+        """
         tx = self.meta.tx
         self.deadline = NEVER
         if not tx.chunks and not self.meta.data_fin_due:
@@ -165,11 +171,18 @@ class Dispatcher:
             if self.backoff < 10:
                 self.backoff += 1
             if self.meta.data_fin_due and not tx.chunks:
+                self.unanswered += 1
                 self.meta.ack_data(now)
             elif tx.chunks and all(s.stale or not s.snd.board for s in tx.chunks[0].carriers):
                 # Acknowledged by TCP but not at data level (RFC 8684 §3.3.6), or on dead paths.
+                self.unanswered += 1
                 first = tx.chunks[0]
                 first.carriers = []
                 tx.offer_again(first)
                 self.wake()
+            if self.unanswered > self.meta.config.data_retries:
+                self.meta.give_up(now)
+                return
+        else:
+            self.unanswered = 0
         self.watch(now)

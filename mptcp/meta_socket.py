@@ -216,6 +216,11 @@ class MetaSocket:
             self.abort_all()
             self.finish(ConnectionEnd.ABORTED, self.stack.now)
 
+    def give_up(self, now: int) -> None:
+        """The peer does not take data any more (RFC 1122 §4.2.3.5 R2)."""
+        self.abort_all()
+        self.finish(ConnectionEnd.TIMED_OUT, now)
+
     def abort_all(self) -> None:
         """End every subflow, and tell the peer that it is the connection's end."""
         fast_close(self, self.stack.now)

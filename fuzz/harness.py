@@ -4,6 +4,8 @@ Invariants that `Violation` reports
   * Nothing escapes `handle_packet`, and a packet that parses is not dropped as if it did not: the
   only exception that bytes of a peer raise inside is the parser's (`ParseError`).
   * The stack's memory stays within its `Config` (`soak.bounds`).
+  * What is acknowledged was sent: the last byte of every ACK, and no more data than came at all.
+  * SND.UNA, SND.NXT and their like are in order at both levels; windows and time-outs are positive.
   * Packets out: whole, with right checksums, without bad options, within the MTU, and in bounded
   number for each packet in.
   * Timers: each call of `handle_timeout` at a deadline moves on; none is in the past for ever.
@@ -62,6 +64,27 @@ class FuzzPeer(Peer):
     """Relative: after the last byte the stack would take."""
     stack_nonce = b"\0\0\0\0"
 
+    def __init__(self, wire: FuzzWire, **options: Any) -> None:
+        super().__init__(wire, **options)
+        self.fuzz = wire
+        self.spoken = RangeSet()
+        """Sequence numbers, relative, that segments of this flow have had, SYN and FIN included."""
+
+    def note(self, seg: Segment) -> None:
+        """A segment of this flow, from whatever operation."""
+        start = (seg.seq - self.isn) & MASK32
+        end = start + len(seg.payload) + (seg.flags & FIN) + (seg.flags >> 1 & 1)
+        if end > start:
+            self.spoken.add(start, end)
+            if end > MASK32:
+                self.spoken.add(0, end & MASK32)
+
+    def check_ack(self, seg: Segment) -> None:
+        """RFC 9293 §3.4: an ACK speaks of bytes that have come."""
+        last = (seg.ack - self.isn - 1) & MASK32
+        if self.fuzz.exact and self.spoken.containing(last) is None:
+            raise Violation(f"ACK of {last}, which was never sent: {seg}")
+
     def arrived(self, seg: Segment, raw: bytes, gso_size: int, headers: int) -> None:
         """See `Flow`."""
         for option in seg.mptcp:
@@ -76,6 +99,8 @@ class FuzzPeer(Peer):
             self.stack_isn = seg.seq
         if seg.ts_val >= 0:
             self.ts_recent = seg.ts_val
+        if seg.flags & (ACK | RST) == ACK:
+            self.check_ack(seg)
         if not seg.flags & RST:
             seq = unwrap((seg.seq - self.stack_isn) & MASK32, self.stack_end)
             end = seq + len(seg.payload) + (seg.flags & FIN) + (seg.flags >> 1 & 1)
@@ -106,6 +131,10 @@ class FuzzWire(Wire):
         """Connections the application has been told of, or has opened, and how they ended."""
         self.packets = 0
         """Packets of the stack since the last packet in."""
+        self.payload = 0
+        """Bytes of payload that have come, in whatever order and however often."""
+        self.exact = True
+        """Every segment was seen whole: no fragments yet."""
         self.tap: Callable[[int, bytes], None] | None = None
         """Gets each packet of the stack and its interface."""
 
@@ -150,6 +179,29 @@ class FuzzWire(Wire):
 
     # -- in --------------------------------------------------------------------------------------
 
+    def inject(self, packet: bytes, interface: int = 1, offload: Offload | None = None) -> None:
+        """See `Wire`; what is sent is noted, that of proper handshakes too."""
+        self._note(packet)
+        super().inject(packet, interface, offload)
+
+    def _note(self, packet: bytes) -> None:
+        view = memoryview(packet)
+        try:
+            ip = parse_ip(view)
+            if ip.is_fragment:
+                self.exact = False
+                self.payload += len(packet)
+                return
+            if ip.protocol != TCP:
+                return
+            seg = parse_segment(view, ip, verify_checksum=False)
+        except ParseError:
+            return
+        self.payload += len(seg.payload)
+        for peer in self.peers:
+            if isinstance(peer, FuzzPeer) and (peer.address, peer.port) == (seg.src, seg.sport):
+                peer.note(seg)
+
     def attack(self, packet: bytes, interface: int = 1, offload: Offload | None = None) -> None:
         """A packet of the peer, with the rules."""
         self.injected.append(packet)
@@ -168,6 +220,18 @@ class FuzzWire(Wire):
             check(self.stack, self.peaks)
         except Failure as failure:
             raise Violation(str(failure)) from failure
+        for meta in self.stack.metas:
+            tx, rx = meta.tx, meta.rx
+            if not tx.una <= tx.nxt:
+                raise Violation(f"{meta}: {tx.una} acknowledged, {tx.nxt} next")
+            if meta.remote_key and rx.nxt - meta.remote_idsn - 1 > self.payload + 1:
+                raise Violation(f"{meta}: {rx.nxt - meta.remote_idsn - 1} bytes of {self.payload}")
+        for connection in self.stack.connections.values():
+            snd = connection.snd
+            if not snd.iss <= snd.una <= snd.nxt:
+                raise Violation(f"{connection}: SND.UNA {snd.una}, SND.NXT {snd.nxt}")
+            if snd.wnd < 0 or snd.cc.cwnd <= 0 or snd.rtt.rto <= 0 or snd.mss <= 0:
+                raise Violation(f"{connection}: {snd.wnd} {snd.cc.cwnd} {snd.rtt.rto} {snd.mss}")
         for meta, end in self.known.items():
             if end is None and meta not in self.stack.metas:
                 raise Violation(f"{meta} is gone without a word: {meta.ended}")

@@ -38,17 +38,21 @@ def fall_back(meta: MetaSocket, reason: FallbackReason, *, silent: bool = False)
             subflow.abort(MpTcprst(RST_MPTCP_SPECIFIC).emit(), ConnectionEnd.PROTOCOL)
     meta.fallback = True
     meta.fallback_reason = reason
+    if meta.data_fin_due:
+        meta.data_fin_due = False
+        meta.tx.nxt -= 1  # the FIN takes its place
     for subflow in meta.subflows:
         if subflow.mptcp and meta.established and not subflow.early:
             subflow.infinite_due = True
             subflow.mapped_end = subflow.snd.nxt
-            # Until now DATA_ACKs freed data; the subflow's ACKs so far do from here on.
-            acked = max(0, subflow.snd.una - subflow.snd.iss - 1 - subflow.syn_data_out)
-            meta.tx.acknowledge(min(meta.local_idsn + 1 + acked, meta.tx.nxt))
+            # Until now DATA_ACKs freed data; from here on the subflow's ACKs do. What it has yet to
+            # deliver is the end of what was sent, however much of it went twice.
+            snd = subflow.snd
+            waiting = snd.nxt - snd.una
+            if subflow.fin_sent and waiting:
+                waiting -= 1
+            meta.tx.acknowledge(max(meta.tx.una, meta.tx.nxt - waiting))
         subflow.mptcp = False
-    if meta.data_fin_due:
-        meta.data_fin_due = False
-        meta.tx.nxt -= 1  # the FIN takes its place
     meta.tx.chunks.clear()
     meta.tx.reinject.clear()
     meta.tx.wnd_end = 1 << 66

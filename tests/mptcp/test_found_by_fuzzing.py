@@ -6,8 +6,8 @@ import pytest
 
 from mptcp.errors import ConnectionEnd
 from mptcp.events import Closed
-from mptcp.wire.mptcp_options import MpFastclose
-from mptcp.wire.tcp import ACK, RST
+from mptcp.wire.mptcp_options import MpFail, MpFastclose
+from mptcp.wire.tcp import ACK, FIN, RST
 from tests.options import has
 from tests.peer import Peer, Wire, ms, seconds
 
@@ -63,3 +63,30 @@ def test_a_slow_peer_is_not_given_up() -> None:
         peer.send(ACK, options=[peer.dss(data_ack=101 + 100 * turn)])
         peer.drain()
     assert connection.ended is None
+
+
+def test_fallback_after_data_that_went_twice() -> None:
+    """RFC 8684 §3.7: from a fallback on the subflow's ACKs free data. Bytes that had gone twice,
+    for want of a DATA_ACK (§3.3.6), were counted twice: what was sent later was taken as delivered,
+    the DATA_FIN too."""
+    wire = Wire(nodelay=True)
+    peer = Peer(wire)
+    connection = peer.handshake(mptcp=True, rtt=ms(10))
+    connection.send(b"x" * 10)
+    peer.expect(ACK, seq=1, length=10)
+    peer.send(ACK, options=[peer.dss(data_ack=1)])
+    peer.expect(ACK, seq=11, dsn=1, length=10, within=seconds(2))
+    connection.send(b"y" * 10)
+    peer.expect(ACK, seq=21, dsn=11, length=10)
+    peer.send(ACK, ack=21, options=[peer.dss(data_ack=1)])
+    connection.shutdown()
+    dsn = (peer.data.stack_idsn + 1) & (1 << 64) - 1
+    peer.send(ACK, ack=21, options=[peer.dss(data_ack=1), MpFail(dsn)])
+    assert connection.fallback
+    peer.mptcp = False
+    assert connection.tx.used == 10  # what the subflow has not had acknowledged
+    peer.drain()
+    peer.send(ACK, ack=31)
+    assert connection.tx.used == 0
+    wire.advance(wire.time + seconds(1))
+    assert any(seen.flags & FIN and seen.end == 32 for seen in peer.drain())

@@ -153,7 +153,8 @@ class Membership:
         told = end is ConnectionEnd.REFUSED or subflow.reset_reason is not None
         refused = told and not subflow.reset_transient
         meta.paths.manager.on_subflow_closed(subflow.path_index, refused=refused, now=now)
-        if not meta.subflows:
+        if all(other.is_join and not other.fully_established for other in meta.subflows):
+            # Attempts to join do not count: there may be new ones for ever.
             self._without_any(subflow, end, now)
         meta.dispatcher.wake()
         meta.stack.rearm(meta)

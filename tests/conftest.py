@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from mptcp.compiled import is_compiled
 from mptcp.tun.netns import Namespace, require_namespaces
 from tests.virtual import STACKS
+
+settings.register_profile("mptcp", deadline=None)
+settings.load_profile("mptcp")  # what a machine takes that does something else says nothing
 
 COUNTED = ("wire", "tcp", "conformance")
 """Folders whose tests are to reach every branch of wire/ and tcp/."""

@@ -8,6 +8,7 @@ from mptcp.errors import ConnectionEnd
 from mptcp.events import Closed
 from mptcp.wire.mptcp_options import MpFail, MpFastclose
 from mptcp.wire.tcp import ACK, FIN, RST
+from tests.mptcp.test_addresses import announcement
 from tests.options import has
 from tests.peer import Peer, Wire, ms, seconds
 
@@ -65,10 +66,10 @@ def test_a_slow_peer_is_not_given_up() -> None:
     assert connection.ended is None
 
 
-def test_fallback_after_data_that_went_twice() -> None:
-    """RFC 8684 §3.7: from a fallback on the subflow's ACKs free data. Bytes that had gone twice,
-    for want of a DATA_ACK (§3.3.6), were counted twice: what was sent later was taken as delivered,
-    the DATA_FIN too."""
+def test_no_fallback_after_data_that_went_twice() -> None:
+    """RFC 8684 §3.7: bytes that have gone twice, for want of a DATA_ACK (§3.3.6), put the subflow's
+    numbers out of step with the data's. A fallback counted them twice, and what was sent later as
+    delivered, the DATA_FIN too: there is none now, and nothing is lost."""
     wire = Wire(nodelay=True)
     peer = Peer(wire)
     connection = peer.handshake(mptcp=True, rtt=ms(10))
@@ -80,13 +81,47 @@ def test_fallback_after_data_that_went_twice() -> None:
     peer.expect(ACK, seq=21, dsn=11, length=10)
     peer.send(ACK, ack=21, options=[peer.dss(data_ack=1)])
     connection.shutdown()
+    peer.drain()
     dsn = (peer.data.stack_idsn + 1) & (1 << 64) - 1
     peer.send(ACK, ack=21, options=[peer.dss(data_ack=1), MpFail(dsn)])
-    assert connection.fallback
-    peer.mptcp = False
-    assert connection.tx.used == 10  # what the subflow has not had acknowledged
+    assert not connection.fallback
+    assert any(seen.flags & RST for seen in peer.drain())
+    assert connection.tx.nxt - connection.tx.una == 20 + 1
+
+
+def test_a_data_fin_is_not_taken_as_delivered_by_a_fallback() -> None:
+    """RFC 8684 §3.7, §3.3.3: in plain TCP the FIN takes the DATA_FIN's place; what the subflow has
+    yet to deliver stays to be delivered."""
+    wire = Wire(nodelay=True)
+    peer = Peer(wire)
+    connection = peer.handshake(mptcp=True, rtt=ms(10))
+    connection.send(b"x" * 30)
+    peer.send(ACK, ack=11, options=[peer.dss(data_ack=1)])
+    connection.shutdown()
     peer.drain()
+    dsn = (peer.data.stack_idsn + 1) & (1 << 64) - 1
+    peer.send(ACK, ack=11, options=[peer.dss(data_ack=1), MpFail(dsn)])
+    assert connection.fallback
+    assert (connection.tx.used, connection.tx.nxt - connection.tx.una) == (20, 20)
+    peer.mptcp = False
+    wire.advance(wire.time + seconds(1))
     peer.send(ACK, ack=31)
     assert connection.tx.used == 0
     wire.advance(wire.time + seconds(1))
     assert any(seen.flags & FIN and seen.end == 32 for seen in peer.drain())
+
+
+def test_attempts_to_join_do_not_keep_a_connection() -> None:
+    """RFC 8684 App. D (break before make): a connection without a subflow waits for a while. Two
+    paths on which nobody answers took turns: there was always one with a SYN on its way."""
+    wire = Wire(addresses=("10.0.0.1/24", "10.0.1.1/24"), nodelay=True, data_retries=6)
+    peer = Peer(wire)
+    connection = peer.handshake(mptcp=True, rtt=ms(10))
+    flow = peer.beside(address="10.0.1.2", port=80, local="10.0.1.1", interface=2, local_port=0)
+    peer.send(ACK, options=[peer.dss(data_ack=1), announcement(connection, 5)])
+    flow.accept_join()
+    wire.take_events()
+    connection.send(b"x" * 40_000)
+    wire.advance(seconds(3600))
+    assert wire.take_events()[-1] == Closed(connection, ConnectionEnd.NO_SUBFLOW)
+    assert not wire.stack.metas

@@ -23,6 +23,8 @@ from fuzz.targets import MODULES, ROOT, WORK, Target, folder, keep, kept, target
 
 LONGEST: Final = 4096
 """Bytes of an input: the recorded exchanges have two thousand."""
+KEPT_LONGEST: Final = 256
+"""Bytes of an input that the repository keeps."""
 INPUT_TIMEOUT_S: Final = 30
 _STATUS: Final = re.compile(r"^#(\d+)\s+\w+\s+cov: (\d+) ft: (\d+) corp: (\d+)/(\S+)")
 
@@ -157,8 +159,9 @@ def minimise(name: str) -> int:
     )
     made = set(seeds(name))
     inputs = [file.read_bytes() for file in sorted(chosen.iterdir())]
-    keep(name, [data for data in inputs if data not in made])
-    print(f"{name}: {len(inputs)} of {len(list(everything.iterdir()))} inputs kept")
+    inputs = [data for data in inputs if len(data) <= KEPT_LONGEST and data not in made]
+    keep(name, inputs)
+    print(f"{name}: {len(inputs)} of {len(list(everything.iterdir()))} inputs are kept")
     return done.returncode
 
 

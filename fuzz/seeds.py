@@ -96,6 +96,7 @@ def recorded() -> Iterator[bytes]:
         (2, {"checksum": True}),
         (32, {}),
         (64, {"mptcp": False}),
+        (64, {}),
     )
     for variant, changes in settings:
         for end in ("client", "server", "abort", "lost"):

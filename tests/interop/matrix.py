@@ -110,13 +110,13 @@ ROWS: Final = (
     Row(
         "SYN cookies",
         "RFC 4987",
-        ("opening: the_kernel_connects_through_a_syn_cookie",),
+        ("matrix_opening: our_syn_cookies", "opening: the_kernel_connects_through_a_syn_cookie"),
         ("matrix_opening: syn_cookies_of_the_kernel",),
     ),
     Row(
         "C flag",
         "3.1",
-        (),
+        ("matrix_opening: we_forbid_joins_to_our_first_address",),
         ("matrix_opening: the_kernel_forbids_joins_to_its_first_address",),
     ),
 )

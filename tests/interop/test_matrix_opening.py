@@ -66,6 +66,7 @@ def test_syn_cookies_of_the_kernel(witnessed: list[Path]) -> None:
     assert counters["TcpExtSyncookiesRecv"] >= 1
 
 
+@pytest.mark.row("I11", kernel=True)
 def test_the_kernel_forbids_joins_to_its_first_address(witnessed: list[Path]) -> None:
     """`allow_join_initial_addr_port=0`: the C flag. We join the announced address only."""
     script: Script = [["trade", 1000], ["subflows", 2], ["send", 1000], ["exchange", 2 * MIB]]
@@ -79,3 +80,39 @@ def test_the_kernel_forbids_joins_to_its_first_address(witnessed: list[Path]) ->
     first = network.far_address(1)
     assert [flow[1] for flow in near["flows"]].count(first) == 1
     assert {flow[1] for flow in near["flows"]} == {first, network.far_address(2)}
+
+
+@pytest.mark.row("I11", kernel=True)
+def test_we_forbid_joins_to_our_first_address(witnessed: list[Path]) -> None:
+    """The C flag of our SYN/ACK: the kernel's second address joins our announced one, as its first
+    does, and neither our first."""
+    with lab(4, 4) as network:
+        network.far.add_mptcp_endpoint(network.far_address(2), flags=("subflow",), endpoint_id=9)
+        near, far = play(
+            network,
+            OURS,
+            THEIRS,
+            we_connect=False,
+            config={"allow_join_initial_addr_port": False},
+        )
+        first = network.near_address(1)
+        second = network.near_address(2)
+    check(near, far)
+    assert [flow[0] for flow in near["flows"]].count(first) == 1
+    assert second in {flow[0] for flow in near["flows"]}
+    if TSHARK is not None:
+        barred = "tcp.options.mptcp.nomoresubflows.flag == 1 && tcp.flags.syn == 1"
+        assert ask(witnessed[0], barred, "frame.number", checksums=False)
+
+
+@pytest.mark.usefixtures("witnessed")
+def test_our_syn_cookies() -> None:
+    """`syn_cookies="always"`: no state for the kernel's SYN, and MPTCP comes about all the same,
+    with a second subflow by its MP_JOIN."""
+    with lab(4, 4) as network:
+        near, far = play(network, OURS, THEIRS, we_connect=False, config={"syn_cookies": "always"})
+    check(near, far)
+    assert near["ever"] == 2
+    assert not near["info"]["fallback"]
+    assert near["counters"]["TcpExtSyncookiesSent"] >= 1
+    assert near["counters"]["TcpExtSyncookiesRecv"] >= 1

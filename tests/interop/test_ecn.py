@@ -25,7 +25,12 @@ def mark(network: Lab) -> None:
             "nft",
             "add table inet marks; "
             "add chain inet marks forward { type filter hook forward priority 0; }; "
-            f"add rule inet marks forward {ip} ecn ect0 limit rate 50/second {ip} ecn set ce",
+            # By direction: whoever sends first would have all the marks of a short transfer.
+            + "; ".join(
+                f"add rule inet marks forward {ip} {end} {network.far_address()} {ip} ecn ect0 "
+                f"limit rate 50/second {ip} ecn set ce"
+                for end in ("saddr", "daddr")
+            ),
         ]
     )
 

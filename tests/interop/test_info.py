@@ -124,16 +124,17 @@ def test_figures_of_a_transfer_agree(we_connect: bool) -> None:
     agree(at_gate["info"], theirs_at_gate)
     (connection,) = [figures(line) for line in connections if line.startswith("ESTAB")]
     assert int(connection["token"], 16) == at_gate["info"]["remote_token"]
-    by_ports = {
-        (str(f["remote_port"]), str(f["local_port"])): f for f in at_gate["info"]["subflows"]
+    flows = {
+        f"{f['remote']}:{f['remote_port']} {f['local']}:{f['local_port']}": f
+        for f in at_gate["info"]["subflows"]
     }
     seen = 0
     for line in sockets:
         if line.startswith("ESTAB"):
-            source, target = re.findall(r":(\d+)\s", line)[:2]
-            agree_on_subflow(by_ports[source, target], line)
+            ends = re.sub(r"\[::ffff:|\]", "", " ".join(line.split()[3:5]))
+            agree_on_subflow(flows[ends], line)
             seen += 1
-    assert seen == len(by_ports) == 2
+    assert seen == len(flows) == 2
     here = at_gate["counters"]
     there = {name: after.get(name, 0) - before.get(name, 0) for name in after}
     for tx, rx in PEER_OF.items():

@@ -91,12 +91,12 @@ def complaints(target: Path) -> Counter[str]:
 
     Checksums are not looked at: a device may have been left to fill them in.
     """
-    found = Counter(
-        f"malformed: frame {row[0]}"
-        for row in ask(target, "_ws.malformed", "frame.number", checksums=False)
-    )
-    fields = ("frame.number", "tcp.len", C_FLAG, "_ws.expert.message")
-    for frame, length, c_flag, messages in ask(target, "_ws.expert", *fields, checksums=False):
+    found: Counter[str] = Counter()
+    fields = ("frame.number", "_ws.malformed", "tcp.len", C_FLAG, "_ws.expert.message")
+    faulty = "_ws.malformed or _ws.expert"
+    for frame, malformed, length, c_flag, messages in ask(target, faulty, *fields, checksums=False):
+        if malformed:
+            found[f"malformed: frame {frame}"] += 1
         for message in messages.split(","):
             if message == NO_MAPPING and length in ("", "0"):
                 continue

@@ -7,6 +7,8 @@ PEER ?= ours
 SESSIONS ?= 200000
 MINUTES ?= 3
 SEED ?= 0
+# Each of the many processes of a test run would compile the tests again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup compiled demo test test-both soak fuzz lint clean system
 
@@ -39,11 +41,12 @@ demo: $(VENV)/.core
 	$(BIN)/python -m demo --peer $(PEER)
 
 # First, from the sources, what shows the branches of wire/ and tcp/ (counted: coverage slows what it
-# watches) and what looks into the core; then, compiled, all else that does not measure time; then
-# what does, by itself.
+# watches) and what looks into the core; then, compiled, all else that does not measure time (what
+# has namespaces waits as well as computes: more workers); then, by itself, what does.
 test: setup compiled system
 	MPTCP_COMPILED=0 $(BIN)/python -m pytest -q -n 2 -m "counted or interpreted" --cov=mptcp.wire --cov=mptcp.tcp --cov-report=
-	MPTCP_COMPILED=1 $(BIN)/python -m pytest -q -n 2 -m "not (counted or interpreted or realtime)"
+	MPTCP_COMPILED=1 $(BIN)/python -m pytest -q -n 2 -m "not (counted or interpreted or realtime or netns)"
+	MPTCP_COMPILED=1 $(BIN)/python -m pytest -q -n 3 -m "netns and not (counted or interpreted or realtime)"
 	MPTCP_COMPILED=1 $(BIN)/python -m pytest -q -m realtime
 	$(BIN)/coverage report --include='mptcp/wire/*' --fail-under=100
 	$(BIN)/coverage report --include='mptcp/tcp/*' --fail-under=95

@@ -267,7 +267,8 @@ class DataReceiver:
         edge = self.nxt + max(0, min(free, spare))
         if edge - self.adv >= self.step:
             self.adv = edge
-        return self.adv - self.nxt
+        # Linux may have sent beyond the edge (`receiving.on_data` says why): then there is no room.
+        return max(0, self.adv - self.nxt)
 
     def append(self, view: memoryview) -> None:
         """In-order data for the application; `nxt` moves with it."""

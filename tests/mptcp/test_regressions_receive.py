@@ -183,3 +183,22 @@ def test_out_of_window_acks_are_answered_sparingly() -> None:
         peer.send(ACK, seq=1, data=b"x" * 10, options=[peer.dss(data_ack=1)])
         peer.expect(ACK, ack=11)
     assert connection.ended is None
+
+
+@pytest.mark.row("F9")
+def test_data_beyond_the_promised_edge() -> None:
+    """§3.3.5: Linux may send beyond our edge, yet within the buffer. That is taken; the window we
+    then tell, on data as on ACKs, is zero (a negative one could not be sent)."""
+    size = 50_000
+    _, first = listener(receive_buffer=size, nodelay=True)
+    connection = first.handshake(active=False, mptcp=True, wscale=0)
+    second = first.beside(port=4001, local_port=80)
+    second.join()
+    first.send(ACK, data=bytes(size - 100))
+    # At subflow level the other one's window is as it was told.
+    second.send(ACK, data=bytes(1000), options=[second.dss(dsn=size - 99, ssn=1, length=1000)])
+    first.drain()
+    connection.send(b"hello")
+    seen = first.expect(ACK, data=b"hello", window=0)
+    assert seen.dss is not None
+    assert len(connection.recv()) == size + 900

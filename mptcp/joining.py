@@ -19,6 +19,7 @@ from mptcp.subflow import Role, Subflow
 from mptcp.tcp.input import segment_arrives
 from mptcp.tcp.state import State
 from mptcp.wire.mptcp_options import (
+    RST_ADMIN_PROHIBITED,
     RST_LACK_OF_RESOURCES,
     RST_MPTCP_SPECIFIC,
     MpJoinAck,
@@ -76,7 +77,10 @@ def _joinable(stack: Stack, seg: Segment, token: int) -> MetaSocket | None:
     proved = sum(1 for subflow in meta.subflows if subflow.state is not State.SYN_RECEIVED)
     if proved >= stack.config.max_subflows:
         stack.counters["MPTcpExtMPJoinRejected"] += 1
-        stack.reset_for(seg, seg.interface, MpTcprst(RST_LACK_OF_RESOURCES, True).emit())
+        # RFC 8684 §3.6: where the administrator wants one subflow only it is no use to try later.
+        alone = stack.config.max_subflows == 1
+        answer = MpTcprst(RST_ADMIN_PROHIBITED) if alone else MpTcprst(RST_LACK_OF_RESOURCES, True)
+        stack.reset_for(seg, seg.interface, answer.emit())
         return None
     return meta
 

@@ -37,6 +37,7 @@ READING: Final = {
 """Of those who read along on the path."""
 
 
+@pytest.mark.row("I1", "A3", kernel=True)
 @pytest.mark.parametrize("attacks", [BLIND, READING], ids=["blind", "reading along"])
 @pytest.mark.parametrize("we_connect", [True, False], ids=["to-kernel", "from-kernel"])
 def test_a_transfer_beside_an_attacker(attacks: dict[str, str], we_connect: bool) -> None:

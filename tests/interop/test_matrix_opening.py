@@ -22,7 +22,7 @@ MIB: Final = 1 << 20
 WHO = pytest.mark.parametrize("we_connect", [True, False], ids=["to-kernel", "from-kernel"])
 
 
-@pytest.mark.row("D3", kernel=True)
+@pytest.mark.row("I9", "I14", "D3", kernel=True)
 @WHO
 @pytest.mark.parametrize("ours_asks", [True, False], ids=["ours-asks", "kernel-asks"])
 def test_checksums(witnessed: list[Path], we_connect: bool, ours_asks: bool) -> None:

@@ -10,6 +10,7 @@ from mptcp import keys
 from mptcp.events import SubflowClosed, SubflowEstablished
 from mptcp.meta_socket import MetaSocket
 from mptcp.wire.mptcp_options import (
+    RST_ADMIN_PROHIBITED,
     RST_LACK_OF_RESOURCES,
     RST_MPTCP_SPECIFIC,
     AddAddr,
@@ -189,6 +190,21 @@ def test_join_limit() -> None:
     flow.send(SYN, options=[Mss(1400), syn])
     flow.expect(RST | ACK, options=has(MpTcprst(RST_LACK_OF_RESOURCES, True)))
     assert len(connection.subflows) == 3
+
+
+@pytest.mark.row("J6")
+def test_one_subflow_is_the_policy() -> None:
+    """§3.6: where the administrator allows one subflow, a join is prohibited: reason 3, and no use
+    to come again (T=0)."""
+    wire = Wire(max_subflows=1)
+    wire.stack.listen(80)
+    caller = Peer(wire, port=40000, local_port=80)
+    connection = connected(caller)
+    flow = caller.beside(port=40001, local_port=80)
+    syn = MpJoinSyn(False, 1, keys.token(caller.data.stack_key), b"abcd")
+    flow.send(SYN, options=[Mss(1400), syn])
+    flow.expect(RST | ACK, options=has(MpTcprst(RST_ADMIN_PROHIBITED)))
+    assert len(connection.subflows) == 1
 
 
 def test_both_joins_and_capable_in_one_syn(wire: Wire, caller: Peer) -> None:

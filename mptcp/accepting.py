@@ -239,7 +239,7 @@ def _answer_with_cookie(stack: Stack, seg: Segment, offer: MpCapable | None, now
     option = b""
     if offer is not None and _usable(offer):
         flow = stack.flow_key(seg.dst, seg.dport, seg.src, seg.sport)
-        key = stack.cookies.key(flow, seg.seq, isn)
+        key = stack.cookies.key(flow, seg.seq, isn, now)
         if keys.token(key) in stack.tokens:
             # RFC 8684 §3.1: no key that is unique here, so no MP_CAPABLE.
             stack.counters["MPTcpExtMPFallbackTokenInit"] += 1
@@ -277,7 +277,7 @@ def cookie_arrives(stack: Stack, seg: Segment, now: int) -> bool:
     if len(stack.metas) >= stack.config.max_connections:
         stack.counters["TcpExtListenOverflows"] += 1
         return True  # no answer: the peer repeats its data, and there may be room then
-    offer, key, reason = _what_was_agreed(stack, seg, flow, irs, isn)
+    offer, key, reason = _what_was_agreed(stack, seg, flow, irs, isn, now)
     if offer is None and seg.dss is not None:
         return True  # MPTCP is in use but the keys have not come: the first data brings them again
     stack.counters["TcpExtSyncookiesRecv"] += 1
@@ -289,13 +289,13 @@ def cookie_arrives(stack: Stack, seg: Segment, now: int) -> bool:
 
 
 def _what_was_agreed(
-    stack: Stack, seg: Segment, flow: bytes, irs: int, isn: int
+    stack: Stack, seg: Segment, flow: bytes, irs: int, isn: int, now: int
 ) -> tuple[MpCapable | None, bytes, FallbackReason]:
     """(offer of the SYN, our key, why there is none) as the third ACK tells (RFC 8684 §3.1)."""
     if stack.config.mptcp:
         for option in seg.mptcp:
             if isinstance(option, MpCapable) and option.receiver_key is not None:
-                key = stack.cookies.key(flow, irs, isn)
+                key = stack.cookies.key(flow, irs, isn, now)
                 if not hmac.compare_digest(key, option.receiver_key):
                     return None, b"", FallbackReason.THIRD_ACK_WITHOUT_OPTION
                 if keys.token(key) in stack.tokens:

@@ -128,14 +128,14 @@ def answer_early(stack: Stack, packet: memoryview, ip: IpHeader, now: int, verif
         if scale is not None:
             options += bytes((3, 3, wanted_wscale(config.receive_buffer), 1))
     if capable >= 0 and config.mptcp and capable & (_HMAC_SHA256 | _EXTENSIBILITY) == _HMAC_SHA256:
-        options += _capable(stack, flow, seq, isn, capable)
+        options += _capable(stack, flow, seq, isn, capable, now)
     _send(stack, interface, flow, isn, seq, flags, options)
     return True
 
 
-def _capable(stack: Stack, flow: bytes, seq: int, isn: int, offered: int) -> bytes:
+def _capable(stack: Stack, flow: bytes, seq: int, isn: int, offered: int, now: int) -> bytes:
     """The answer to MP_CAPABLE with those flags; empty when there is no unique key for it."""
-    key = stack.cookies.key(flow, seq, isn)
+    key = stack.cookies.key(flow, seq, isn, now)
     if keys.token(key) in stack.tokens:
         stack.counters["MPTcpExtMPFallbackTokenInit"] += 1
         return b""

@@ -31,8 +31,10 @@ than a peer repeats the ACK of a SYN/ACK that it has seen."""
 MSS_VALUES: Final = (88, 536, 1220, 1300, 1400, 1440, 1460, 8960)
 """What the three bits stand for; an MSS in between is remembered as the next smaller one."""
 
-_MAC_BITS: Final = 24
+_MAC_BYTES: Final = 3
+_MAC_BITS: Final = 8 * _MAC_BYTES
 _MAC_MASK: Final = (1 << _MAC_BITS) - 1
+_PERIOD_MASK: Final = 31
 _MASK32: Final = 0xFFFFFFFF
 
 OPTION_BITS: Final = 6
@@ -46,11 +48,13 @@ _ECN: Final = 1 << 5
 class SynCookies:
     """The cookies of one host. Its only state is when the last one was sent."""
 
-    __slots__ = ("_secret", "sent_at")
+    __slots__ = ("_digest", "_digested", "_keyed", "sent_at")
 
     def __init__(self, secret: bytes) -> None:
         """`secret` is 16 to 32 bytes that nobody else knows."""
-        self._secret = secret
+        self._keyed = blake2s(digest_size=_MAC_BYTES + 8, key=secret, person=b"syncooki")
+        self._digested = b""
+        self._digest = b""
         self.sent_at: int | None = None
         """Time of the last cookie, µs; None before the first."""
 
@@ -59,7 +63,7 @@ class SynCookies:
         self.sent_at = now
         index = max(0, bisect_right(MSS_VALUES, mss) - 1)
         period = now // PERIOD_US
-        high = (period & 31) << 3 | index
+        high = (period & _PERIOD_MASK) << 3 | index
         return (irs + (high << _MAC_BITS | self._mac(flow, irs, period))) & _MASK32
 
     def recent(self, now: int) -> bool:
@@ -71,22 +75,33 @@ class SynCookies:
         value = (cookie - irs) & _MASK32
         current = now // PERIOD_US
         for period in range(current, current - PERIODS, -1):
-            if period & 31 == value >> 27 and value & _MAC_MASK == self._mac(flow, irs, period):
+            if period & _PERIOD_MASK == value >> 27 and value & _MAC_MASK == self._mac(
+                flow, irs, period
+            ):
                 return MSS_VALUES[value >> _MAC_BITS & 7]
         return None
 
-    def key(self, flow: bytes, irs: int, cookie: int) -> bytes:
-        """Eight bytes that only this host can make of a cookie: a key that need not be kept.
+    def key(self, flow: bytes, irs: int, cookie: int, now: int) -> bytes:
+        """Eight bytes that only this host can make, for a cookie that is good `now`.
 
-        RFC 8684 §3.1 wants it hard to guess, and a stateless server to know it again.
+        RFC 8684 §3.1 wants a key hard to guess, and a stateless server to know it again.
         """
-        message = flow + irs.to_bytes(4, "big") + cookie.to_bytes(4, "big")
-        return blake2s(message, digest_size=8, key=self._secret, person=b"cookykey").digest()
+        current = now // PERIOD_US
+        period = current - (current - ((cookie - irs & _MASK32) >> 27) & _PERIOD_MASK)
+        return self._secrets(flow, irs, period)[_MAC_BYTES:]
 
     def _mac(self, flow: bytes, irs: int, period: int) -> int:
+        return int.from_bytes(self._secrets(flow, irs, period)[:_MAC_BYTES], "big")
+
+    def _secrets(self, flow: bytes, irs: int, period: int) -> bytes:
+        """MAC and key of a SYN. The last are kept: under a flood the two are asked for in turn."""
         message = flow + irs.to_bytes(4, "big") + (period & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "big")
-        digest = blake2s(message, digest_size=4, key=self._secret, person=b"syncooki").digest()
-        return int.from_bytes(digest, "big") & _MAC_MASK
+        if message != self._digested:
+            hashed = self._keyed.copy()
+            hashed.update(message)
+            self._digested = message
+            self._digest = hashed.digest()
+        return self._digest
 
 
 def encode_options(ts_val: int, wscale: int | None, sack: bool, ecn: bool) -> int:

@@ -68,6 +68,26 @@ def test_a_cookie_is_of_one_flow_and_one_host() -> None:
     assert SynCookies(b"\1" * 32).check(FLOW, 7, cookie, 0) is None
 
 
+def test_the_key_of_a_cookie() -> None:
+    """RFC 8684 §3.1: the key that went with a cookie is found again as long as that is good; others
+    of the flow, or of another flow, have another one."""
+    cookies = SynCookies(bytes(32))
+    cookie = cookies.make(FLOW, 7, 1460, 10 * MINUTE)
+    key = cookies.key(FLOW, 7, cookie, 10 * MINUTE)
+    later = SynCookies(bytes(32))
+    assert later.key(FLOW, 7, cookie, 12 * MINUTE - 1) == key
+    again = later.make(FLOW, 7, 1460, 11 * MINUTE)
+    other_flow = later.make(FLOW[::-1], 7, 1460, 10 * MINUTE)
+    keys = {
+        key,
+        later.key(FLOW, 7, again, 11 * MINUTE),
+        later.key(FLOW[::-1], 7, other_flow, 10 * MINUTE),
+        SynCookies(b"\1" * 32).key(FLOW, 7, cookie, 10 * MINUTE),
+    }
+    assert len(keys) == 4
+    assert {len(each) for each in keys} == {8}
+
+
 def test_few_numbers_are_cookies() -> None:
     """RFC 4987 §3.6: guessing: of all numbers that share a MAC only the right head is good."""
     cookies = SynCookies(bytes(32))

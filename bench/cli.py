@@ -5,7 +5,7 @@ unwritable file), 3 measured, and a promise of the scenario is not kept, 130 int
 is not 0 comes with one line on stderr. Namespaces, devices and child processes go with the
 scenario's context managers, and with the process itself.
 
-A scenario that has something to draw leaves NAME.png and NAME.json in a folder (`--output`).
+With `--plot DIR` every scenario leaves NAME.json there, and NAME.png if it has a picture.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from mptcp.tun.device import DeviceError
 from mptcp.tun.netns import enter_user_namespace
 
 from . import scenarios as _scenarios
-from .registry import BenchError, Options, Progress, Scenario, scenarios
+from .plots import save_figure
+from .registry import BenchError, Draws, Options, Progress, Scenario, scenarios
 from .results import Report, document, machine
 
 assert _scenarios is not None  # imported for what it registers
@@ -68,16 +69,15 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run scenarios")
     run.add_argument("names", nargs="+", metavar="NAME", help="as in `bench list`")
     run.add_argument("--quick", action="store_true", help="one short run: does it work?")
-    run.add_argument("--runs", type=_count, help="runs of each case (the median counts)")
+    run.add_argument(
+        "--runs", type=_count, help="runs of each case in real time (the median counts)"
+    )
+    run.add_argument("--seeds", type=_count, help="seeds of each point in virtual time")
     run.add_argument("--seconds", type=_positive, help="length of one measurement")
     run.add_argument("--only", default="", metavar="CASE,…", help="these cases only")
     run.add_argument("--json", type=Path, metavar="FILE", help="write the results; - is stdout")
     run.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        default=Path("bench-out"),
-        help="where plots and their figures go (default bench-out)",
+        "--plot", type=Path, metavar="DIR", help="leave a picture and the figures of each there"
     )
     run.add_argument("--profile", type=Path, metavar="DIR", help="cProfile our own processes")
     return top
@@ -108,7 +108,8 @@ def _complain(text: str, status: int) -> int:
 
 def _list() -> None:
     for entry in scenarios.values():
-        print(f"{entry.name:10} {entry.summary}")
+        source = f" ({entry.source})" if entry.source else ""
+        print(f"{entry.name:10} {entry.summary}{source}")
         print(f"{'':10} cases: {', '.join(entry.cases())}")
 
 
@@ -133,6 +134,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     options = Options(
         quick=args.quick,
         runs=args.runs,
+        seeds=args.seeds,
         seconds=args.seconds,
         only=only,
         profile=args.profile,
@@ -155,7 +157,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
             reports.append(entry.run(options, progress))
     text = _json(reports, described, started)
     try:
-        drawn = _draw(reports, args.output, described, started)
+        drawn = _draw(reports, args.plot, described, started) if args.plot else []
     except OSError as error:
         return _complain(f"{error.filename}: {error.strerror}", 2)
     if to_stdout:
@@ -182,13 +184,15 @@ def _draw(
     """Leave the plots and their figures in `folder`; lines that say so. Raises OSError."""
     lines = []
     for report in reports:
-        if report.plot is None:
-            continue
         folder.mkdir(parents=True, exist_ok=True)
         figures, picture = (folder / f"{report.scenario}.{kind}" for kind in ("json", "png"))
         figures.write_text(_json([report], described, started), encoding="utf-8")
+        entry = scenarios[report.scenario]
+        if not isinstance(entry, Draws):
+            lines.append(f"figures: {figures}")
+            continue
         try:
-            report.plot(picture)
+            save_figure(entry, report, picture)
         except ImportError:
             lines.append(f"figures: {figures} (no plot: matplotlib is missing)")
         else:
@@ -218,7 +222,7 @@ def _print(reports: list[Report], described: dict[str, object]) -> None:
     if not out.is_terminal:
         out = Console(width=160)
     for report in reports:
-        for table in report.tables() if report.tables is not None else [report.table()]:
+        for table in report.shown():
             out.print(table)
         for note in report.notes:
             out.print(f"  {note}", highlight=False)

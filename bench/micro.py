@@ -82,7 +82,7 @@ class Cost:
 class Pair:
     """A sender and a receiver with `paths` paths between them, connected."""
 
-    def __init__(self, *, paths: int, offload: bool, mptcp: bool) -> None:
+    def __init__(self, *, paths: int, offload: bool, mptcp: bool, mtu: int = 1500) -> None:
         """Raises BenchError when the connection does not come about as asked."""
         self.now = 1_000_000
         config = Config(mptcp=mptcp)
@@ -96,6 +96,7 @@ class Pair:
                     Interface(
                         path,
                         f"if{path}",
+                        mtu=mtu,
                         offload=offload,
                         addresses=[parse_prefix(f"10.{side}.{path}.2/24")],
                         routes=[parse_prefix(f"10.{3 - side}.{path}.0/24")],
@@ -205,12 +206,12 @@ def _ticks() -> int:
     return _clock() - before
 
 
-def measure(*, paths: int, offload: bool, mptcp: bool, packets: int) -> Cost:
+def measure(*, paths: int, offload: bool, mptcp: bool, packets: int, mtu: int = 1500) -> Cost:
     """The cost of moving `packets` packets (at least 1) after the connection has warmed up.
 
     Raises BenchError when the connection falls back, lacks a subflow or stands still.
     """
-    pair = Pair(paths=paths, offload=offload, mptcp=mptcp)
+    pair = Pair(paths=paths, offload=offload, mptcp=mptcp, mtu=mtu)
     cost = Cost()
     while cost.packets < packets:
         pair.turn(cost)

@@ -1,11 +1,17 @@
-"""Pictures of what the scenarios measured. matplotlib is imported only where something is drawn."""
+"""Pictures of what the scenarios measured. matplotlib is imported only where something is drawn.
+
+A picture is drawn into a `Figure` that the caller has made and will save; errors are those of
+`Row.interval`, none for a single run.
+"""
 
 from __future__ import annotations
 
+import math
 import statistics
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from . import response
 from .results import Report, Row
@@ -14,27 +20,54 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from .registry import Draws
+
 _NO_LOSS: Final = 0.0003
 """Where a loss of 0 stands on the logarithmic axis."""
 _COLOURS: Final = ("C0", "C1", "C2", "C3")
 
 
-def _figure(width: float, height: float) -> Figure:
+def save_figure(entry: Draws, report: Report, target: Path | BinaryIO) -> None:
+    """Draw a report as a PNG. Raises ImportError without matplotlib, OSError."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9, 5.5), dpi=110, layout="constrained")
+    entry.draw(report, figure)
+    figure.savefig(target, format="png")
 
 
-def draw_tcp(report: Report, path: Path) -> None:
-    """Goodput over loss, a panel for each congestion control. Raises ImportError, OSError."""
+def errors(rows: Sequence[Row]) -> list[list[float]]:
+    """Lengths below and above each mean, as `errorbar` and `bar` take them."""
+    halves = [(high - low) / 2 for low, high in (row.interval for row in rows)]
+    finite = [half if math.isfinite(half) else 0.0 for half in halves]
+    return [finite, finite]
+
+
+def draw_line(axes: Axes, at: Sequence[float], rows: Sequence[Row], label: str) -> None:
+    """Means over `at` with their intervals, joined."""
+    axes.errorbar(
+        at, [row.mean for row in rows], yerr=errors(rows), label=label, marker="o", capsize=3
+    )
+
+
+def draw_bars(axes: Axes, rows: Sequence[Row], unit: str) -> None:
+    """One bar a row, its mean and interval, with the row's label below."""
+    places = range(len(rows))
+    axes.bar(places, [row.mean for row in rows], yerr=errors(rows), capsize=3)
+    axes.set_xticks(places, labels=[row.label for row in rows], rotation=30, ha="right")
+    axes.set_ylabel(unit)
+    axes.grid(alpha=0.3, axis="y")
+
+
+def draw_tcp(report: Report, figure: Figure) -> None:
+    """Goodput over loss, a panel for each congestion control."""
     controls = report.settings["controls"]
-    figure = _figure(7 * len(controls), 6)
+    figure.set_size_inches(7 * len(controls), 6)
     panels = figure.subplots(1, len(controls), squeeze=False, sharey=True)[0]
     for control, panel in zip(controls, panels, strict=True):
         _draw_control(panel, control, report)
     panels[0].set_ylabel("goodput, Mbit/s")
     figure.suptitle(report.title)
-    figure.savefig(path)
 
 
 def _draw_control(panel: Axes, control: str, report: Report) -> None:
@@ -83,12 +116,12 @@ def _draw_row(panel: Axes, row: Row, colour: str, labelled: set[str]) -> None:
     labelled.add(name)
 
 
-def draw_fairness(report: Report, path: Path) -> None:
-    """Both flows' goodput over time in the median run of each row. Raises ImportError, OSError."""
+def draw_fairness(report: Report, figure: Figure) -> None:
+    """Both flows' goodput over time in the median run of each row."""
     rows = [row for row in report.rows if row.values]
     across = 2
     down = -(-len(rows) // across)
-    figure = _figure(6 * across, 2.4 * down)
+    figure.set_size_inches(6 * across, 2.4 * down)
     panels = figure.subplots(down, across, squeeze=False, sharey=True)
     for place, panel in enumerate(panels.flat):
         if place >= len(rows):
@@ -98,7 +131,6 @@ def draw_fairness(report: Report, path: Path) -> None:
     figure.suptitle(report.title)
     figure.supxlabel("seconds")
     figure.supylabel("Mbit/s")
-    figure.savefig(path)
 
 
 def _draw_sharing(panel: Axes, row: Row) -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from .results import Report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class BenchError(Exception):
@@ -25,7 +28,9 @@ class Options:
     quick: bool = False
     """One short run: does it work, not how fast is it."""
     runs: int | None = None
-    """Runs of each case, at least 1."""
+    """Runs of each case in real time, at least 1."""
+    seeds: int | None = None
+    """Seeds of each point in virtual time, at least 1; they count from 1."""
     seconds: float | None = None
     """Length of one measurement after its warm-up, more than 0."""
     only: tuple[str, ...] = ()
@@ -48,12 +53,22 @@ class Scenario(Protocol):
     """One line for `list`."""
     needs_rights: bool
     """Whether it makes network namespaces and TUN devices."""
+    source: str
+    """The figure that it stands beside, "thesis fig. 5.2"; empty: none, and no part of `report`."""
 
     def cases(self) -> list[str]:
         """The keys that `--only` may name."""
 
     def run(self, options: Options, progress: Progress) -> Report:
         """Measure. Raises BenchError, or OSError for a missing right."""
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A scenario that has a picture of its report."""
+
+    def draw(self, report: Report, figure: Figure) -> None:
+        """Draw `report`, this run's or one that was read from a file, into an empty figure."""
 
 
 scenarios: dict[str, Scenario] = {}

@@ -7,17 +7,19 @@ changes its meaning or goes away.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from rich.table import Table
 
 from mptcp.compiled import is_compiled
+
+from .interval import mean_interval
 
 SCHEMA: Final = 1
 
@@ -44,6 +46,20 @@ class Row:
         """Median of the runs. Raises statistics.StatisticsError when there is none."""
         return statistics.median(self.values)
 
+    @property
+    def mean(self) -> float:
+        """Mean of the runs. Raises statistics.StatisticsError when there is none."""
+        return statistics.fmean(self.values)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the mean; infinite for a single run. Raises StatisticsError."""
+        return mean_interval(self.values)
+
+    def detail(self, key: str) -> list[float]:
+        """What each run that has it told under that key."""
+        return [detail[key] for detail in self.details if key in detail]
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
@@ -51,6 +67,7 @@ class Row:
             "label": self.label,
             "unit": self.unit,
             "median": self.median,
+            "interval": list(self.interval) if len(self.values) > 1 else None,
             "runs": self.values,
             "ratios": self.ratios,
             "remark": self.remark,
@@ -81,8 +98,10 @@ class Report:
     notes: list[str] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     """Empty where nothing was promised, or where the run was too short to tell."""
-    plot: Callable[[Path], None] | None = None
-    """Draws the figures into a file; None: there is nothing to draw."""
+    source: str = ""
+    """The figure that it stands beside; empty: none."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Details that the table shows: key to heading."""
     tables: Callable[[], list[Table]] | None = None
     """How a terminal is to show it; None: as `table` does."""
 
@@ -101,6 +120,8 @@ class Report:
         return {
             "scenario": self.scenario,
             "title": self.title,
+            "source": self.source,
+            "columns": self.columns,
             "settings": self.settings,
             "rows": [row.to_json() for row in self.rows if row.values],
             "notes": self.notes,
@@ -109,30 +130,48 @@ class Report:
             ],
         }
 
+    def shown(self) -> list[Table]:
+        """How a terminal and the page show it."""
+        return self.tables() if self.tables is not None else [self.table()]
+
     def table(self) -> Table:
-        """For the terminal: median, extremes, ratios."""
+        """For the terminal: median, 95 % interval of the mean, extremes, ratios."""
         rows = [row for row in self.rows if row.values]
         ratios = list(dict.fromkeys(name for row in rows for name in row.ratios))
-        table = Table(title=self.title, title_justify="left", caption_justify="left")
+        title = f"{self.title} ({self.source})" if self.source else self.title
+        table = Table(title=title, title_justify="left", caption_justify="left")
         table.add_column("")
-        for heading in ("median", "min", "max"):
+        for heading in ("median", "95 % interval", "min", "max"):
             table.add_column(heading, justify="right")
         table.add_column("unit")
         for name in ratios:
             table.add_column(f"÷ {name}", justify="right")
-        table.add_column("remark")
+        for heading in self.columns.values():
+            table.add_column(heading, justify="right")
+        remarks = any(row.remark for row in rows)
+        if remarks:
+            table.add_column("remark")
         for row in rows:
-            cells = [number(value) for value in (row.median, min(row.values), max(row.values))]
+            cells = [number(row.median), _between(row.interval)]
+            cells += [number(value) for value in (min(row.values), max(row.values))]
             shares = [f"{row.ratios[name]:.2f}" if name in row.ratios else "" for name in ratios]
-            table.add_row(row.label, *cells, row.unit, *shares, row.remark)
+            told = [row.detail(key) for key in self.columns]
+            medians = [number(statistics.median(values)) if values else "" for values in told]
+            last = [row.remark] if remarks else []
+            table.add_row(row.label, *cells, row.unit, *shares, *medians, *last)
         return table
+
+
+def _between(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{number(low)} … {number(high)}" if math.isfinite(high) else ""
 
 
 def number(value: float) -> str:
     """Three significant digits, without an exponent for what is measured here."""
-    if value >= 100:
+    if abs(value) >= 100:
         return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def machine() -> dict[str, Any]:

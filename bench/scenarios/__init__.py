@@ -1,11 +1,10 @@
-"""The scenarios: importing this package registers them all, in the order of `list`."""
+"""The scenarios: importing this package imports every module in it, and so registers them all.
 
-from .fairness import Fairness
-from .goodput import Goodput
-from .micro import Micro
-from .middleboxes import Middleboxes
-from .simulator import Simulator
-from .synflood import SynFlood
-from .tcp import Tcp
+`list` names them in the order of their modules' names.
+"""
 
-__all__ = ["Fairness", "Goodput", "Micro", "Middleboxes", "Simulator", "SynFlood", "Tcp"]
+import importlib
+import pkgutil
+
+for _module in sorted(found.name for found in pkgutil.iter_modules(__path__)):
+    importlib.import_module(f"{__name__}.{_module}")

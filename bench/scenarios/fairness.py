@@ -10,7 +10,7 @@ import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
 
@@ -23,6 +23,9 @@ from ..pool import spread
 from ..registry import Options, Progress, scenario
 from ..results import Report, Row, Verdict, number
 from ..virtual import Job, share
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CELL: Final = Cell(20 * MBIT, 40_000)
 SECONDS: Final = 60.0
@@ -81,6 +84,7 @@ class Fairness:
     name = "fairness"
     summary = "two flows at one bottleneck, ours and the kernel's: Jain's index"
     needs_rights = True
+    source = ""
 
     def cases(self) -> list[str]:
         """See `Scenario`."""
@@ -128,8 +132,11 @@ class Fairness:
             *([] if judged else ["not judged: that takes 3 runs of 60 s."]),
         ]
         report.tables = lambda: [_table(report)]
-        report.plot = lambda path: draw_fairness(report, path)
         return report
+
+    def draw(self, report: Report, figure: Figure) -> None:
+        """See `Draws`."""
+        draw_fairness(report, figure)
 
 
 def _virtual(

@@ -71,6 +71,7 @@ class Goodput:
     name = "goodput"
     summary = "bulk over two paths: ours and the kernel's MPTCP, each way, and the bare TUN limit"
     needs_rights = True
+    source = ""
 
     def cases(self) -> list[str]:
         """See `Scenario`."""

@@ -40,6 +40,7 @@ class Micro:
     name = "micro"
     summary = "µs per chunk and per packet of the stack alone, two of them back to back in memory"
     needs_rights = False
+    source = ""
 
     def cases(self) -> list[str]:
         """See `Scenario`."""

@@ -76,6 +76,7 @@ class Middleboxes:
     name = "middleboxes"
     summary = "MPTCP behind middleboxes beside what RFC 8684 asks: ours, and with the kernel"
     needs_rights = True
+    source = ""
 
     def cases(self) -> list[str]:
         """See `Scenario`."""

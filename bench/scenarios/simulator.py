@@ -78,6 +78,7 @@ class Simulator:
     name = "simulator"
     summary = "virtual seconds of the simulator for each second of CPU (goal: 10, two paths)"
     needs_rights = False
+    source = ""
 
     def cases(self) -> list[str]:
         """See `Scenario`."""

@@ -116,6 +116,7 @@ class SynFlood:
     name = "synflood"
     summary = f"{RATE} forged SYNs a second, beside kernel clients and a bulk transfer"
     needs_rights = True
+    source = ""
 
     def cases(self) -> list[str]:
         """See `Scenario`."""

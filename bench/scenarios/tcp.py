@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
 
@@ -24,6 +24,9 @@ from ..pool import spread
 from ..registry import BenchError, Options, Progress, scenario
 from ..results import Report, Row, Verdict, number
 from ..virtual import Job, transfer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RATE_BPS: Final = 100 * MBIT
 LOSSES: Final = (0.0, 0.001, 0.01, 0.03)
@@ -133,6 +136,7 @@ class Tcp:
     name = "tcp"
     summary = "plain TCP over loss, delay, reordering: response function (virtual), kernel (real)"
     needs_rights = True
+    source = ""
 
     def cases(self) -> list[str]:
         """Parts, controllers and cells: `--only` chooses of each kind that it names."""
@@ -158,8 +162,11 @@ class Tcp:
         )
         report.verdicts = _verdicts(report, plan)
         report.tables = lambda: _tables(report, plan)
-        report.plot = lambda path: draw_tcp(report, path)
         return report
+
+    def draw(self, report: Report, figure: Figure) -> None:
+        """See `Draws`."""
+        draw_tcp(report, figure)
 
 
 def _virtual(plan: _Plan, progress: Progress) -> list[Row]:

@@ -39,11 +39,23 @@ def check_schema(found: dict[str, Any], names: list[str]) -> None:
     assert {"kernel", "cpus", "python", "processor", "core"} <= set(found["machine"])
     assert [entry["scenario"] for entry in found["scenarios"]] == names
     for entry in found["scenarios"]:
-        assert set(entry) == {"scenario", "title", "settings", "rows", "notes", "verdicts"}
+        assert set(entry) == {
+            *("scenario", "title", "source", "columns", "settings", "rows", "notes", "verdicts")
+        }
         assert entry["settings"]["runs"] >= 1
         for row in entry["rows"]:
             assert set(row) == {
-                *("key", "label", "unit", "median", "runs", "ratios", "remark", "details")
+                *(
+                    "key",
+                    "label",
+                    "unit",
+                    "median",
+                    "interval",
+                    "runs",
+                    "ratios",
+                    "remark",
+                    "details",
+                )
             }
             assert len(row["runs"]) == len(row["details"]) == entry["settings"]["runs"]
             assert min(row["runs"]) <= row["median"] <= max(row["runs"])
@@ -64,7 +76,7 @@ def test_list_names_every_scenario_and_case() -> None:
     [
         (
             ["run", "warp"],
-            "no scenario 'warp': there are fairness, goodput, micro, middleboxes, simulator",
+            "no scenario 'warp': there are ",
         ),
         (["run", "micro", "--only", "kernel-bbr"], "no case 'kernel-bbr'"),
         (["run", "micro", "--json", "/nowhere/at/all.json"], "/nowhere/at/all.json: No such file"),

@@ -165,17 +165,18 @@ def test_a_missed_promise_is_status_3(
     def run(options: Options, progress: object) -> Report:
         row = Row("a", "A", "Mbit/s", [1.0], details=[{}])
         verdicts = [Verdict("as good: 1.0", True), Verdict("as fast: 0.5", False)]
-        return Report("micro", "M", {"runs": 1}, [row], verdicts=verdicts, plot=Path.touch)
+        return Report("tcp", "M", {"runs": 1}, [row], verdicts=verdicts)
 
     monkeypatch.setattr(tcp.Tcp, "run", lambda self, options, progress: run(options, progress))
+    monkeypatch.setattr(tcp.Tcp, "draw", lambda self, report, figure: figure.subplots())
     monkeypatch.setattr(cli, "enter_user_namespace", lambda: None)
-    assert cli.main(["run", "tcp", "--output", str(tmp_path / "out")]) == 3
+    assert cli.main(["run", "tcp", "--plot", str(tmp_path / "out")]) == 3
     printed = capsys.readouterr()
     assert "NOT met: as fast: 0.5" in printed.out
     assert printed.err == "bench: 1 promises are not kept, the first: as fast: 0.5\n"
-    found = json.loads((tmp_path / "out" / "micro.json").read_text())
+    found = json.loads((tmp_path / "out" / "tcp.json").read_text())
     assert found["scenarios"][0]["verdicts"][1] == {"promise": "as fast: 0.5", "met": False}
-    assert (tmp_path / "out" / "micro.png").exists()
+    assert (tmp_path / "out" / "tcp.png").exists()
 
 
 def scenario(text: str, name: str) -> dict[str, Any]:
@@ -192,7 +193,7 @@ def test_tcp_quick_run(tmp_path: Path) -> None:
     cells = "newreno,loss1-rtt10"
     result = bench(
         *("run", "tcp", "--quick", "--only", cells, "--seconds", "1.5"),
-        *("--json", "-", "--output", str(tmp_path)),
+        *("--json", "-", "--plot", str(tmp_path)),
     )
     assert result.returncode == 0, result.stderr
     rows = scenario(result.stdout, "tcp")
@@ -216,7 +217,7 @@ def test_fairness_quick_run(tmp_path: Path) -> None:
     cases = ["virtual-newreno", "ours-newreno", "mixed-newreno", "kernel-reno"]
     result = bench(
         *("run", "fairness", "--quick", "--only", ",".join(cases), "--seconds", "1.5"),
-        *("--json", "-", "--output", str(tmp_path)),
+        *("--json", "-", "--plot", str(tmp_path)),
     )
     assert result.returncode == 0, result.stderr
     rows = scenario(result.stdout, "fairness")

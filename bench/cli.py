@@ -1,4 +1,4 @@
-"""The command line: `list`, and `run NAME…`.
+"""The command line: `list`, `run NAME…` and `report`.
 
 Exit status: 0 measured, 1 a measurement failed, 2 it cannot be done (unknown name, missing right,
 unwritable file), 3 measured, and a promise of the scenario is not kept, 130 interrupted; whatever
@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,9 +25,9 @@ from mptcp.tun.device import DeviceError
 from mptcp.tun.netns import enter_user_namespace
 
 from . import scenarios as _scenarios
-from .plots import save_figure
-from .registry import BenchError, Draws, Options, Progress, Scenario, scenarios
-from .results import Report, document, machine
+from .registry import BenchError, Options, Progress, Scenario, scenarios
+from .report import as_text, keep, load, now, perform, sections, write
+from .results import Report, described, machine
 
 assert _scenarios is not None  # imported for what it registers
 
@@ -64,7 +62,7 @@ def _count(text: str) -> int:
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
     top = _Parser(prog="bench", description="Measurements of this stack beside the kernel's.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="list | run")
+    commands = top.add_subparsers(dest="command", required=True, metavar="list | run | report")
     commands.add_parser("list", help="name the scenarios and their cases")
     run = commands.add_parser("run", help="run scenarios")
     run.add_argument("names", nargs="+", metavar="NAME", help="as in `bench list`")
@@ -80,6 +78,25 @@ def parser() -> argparse.ArgumentParser:
         "--plot", type=Path, metavar="DIR", help="leave a picture and the figures of each there"
     )
     run.add_argument("--profile", type=Path, metavar="DIR", help="cProfile our own processes")
+    report = commands.add_parser("report", help="one HTML page of every scenario of a figure")
+    report.add_argument("--quick", action="store_true", help="one short run of each")
+    report.add_argument("--only", default="", metavar="NAME,…", help="these scenarios only")
+    report.add_argument("--runs", type=_count, help="as of `run`")
+    report.add_argument("--seeds", type=_count, help="as of `run`")
+    report.add_argument(
+        "--from",
+        dest="folder",
+        type=Path,
+        metavar="DIR",
+        help="measure nothing: the newest result of each in DIR/*.json, written by `run`",
+    )
+    report.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        default=Path("bench-report.html"),
+        help="the page (default bench-report.html)",
+    )
     return top
 
 
@@ -91,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _list()
         return 0
     try:
-        return _run(args, console)
+        return _report(args, console) if args.command == "report" else _run(args, console)
     except KeyboardInterrupt:
         sys.stderr.write("bench: interrupted; everything is taken down\n")
         return 130
@@ -149,23 +166,24 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         return _complain(f"{error.filename}: {error.strerror}", 2)
     if any(entry.needs_rights for entry in chosen):
         enter_user_namespace()
-    described = machine()
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    found, started = machine(), now()
     reports: list[Report] = []
+    drawn: list[str] = []
     for entry in chosen:
         with _progress(console) as progress:
-            reports.append(entry.run(options, progress))
-    text = _json(reports, described, started)
-    try:
-        drawn = _draw(reports, args.plot, described, started) if args.plot else []
-    except OSError as error:
-        return _complain(f"{error.filename}: {error.strerror}", 2)
+            reports.append(perform(entry, options, progress))
+        try:
+            if args.plot is not None:  # at once: the others may take hours
+                drawn.append(keep(reports[-1], args.plot, found, started))
+        except OSError as error:
+            return _complain(f"{error.filename}: {error.strerror}", 2)
+    text = as_text(reports, found, started)
     if to_stdout:
         sys.stdout.write(text)
     else:
         if args.json is not None:
             args.json.write_text(text, encoding="utf-8")
-        _print(reports, described)
+        _print(reports, found)
         for line in drawn:
             print(f"  {line}")
     missed = [verdict for report in reports for verdict in report.verdicts if not verdict.met]
@@ -174,30 +192,36 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _json(reports: list[Report], described: dict[str, object], started: str) -> str:
-    return json.dumps(document(reports, described, started), indent=2) + "\n"
-
-
-def _draw(
-    reports: list[Report], folder: Path, described: dict[str, object], started: str
-) -> list[str]:
-    """Leave the plots and their figures in `folder`; lines that say so. Raises OSError."""
-    lines = []
-    for report in reports:
-        folder.mkdir(parents=True, exist_ok=True)
-        figures, picture = (folder / f"{report.scenario}.{kind}" for kind in ("json", "png"))
-        figures.write_text(_json([report], described, started), encoding="utf-8")
-        entry = scenarios[report.scenario]
-        if not isinstance(entry, Draws):
-            lines.append(f"figures: {figures}")
-            continue
-        try:
-            save_figure(entry, report, picture)
-        except ImportError:
-            lines.append(f"figures: {figures} (no plot: matplotlib is missing)")
-        else:
-            lines.append(f"plot: {picture}, figures: {figures}")
-    return lines
+def _report(args: argparse.Namespace, console: Console) -> int:
+    names = [name for name in args.only.split(",") if name]
+    try:
+        args.output.touch()
+        held = load(args.folder) if args.folder is not None else []
+    except OSError as error:
+        return _complain(f"{error.filename}: {error.strerror}", 2)
+    if args.folder is not None:
+        found = [section for section in held if not names or section.name in names]
+        if not found:
+            return _complain(f"{args.folder}: no result of a scenario there", 2)
+    else:
+        chosen = _chosen(names or [name for name in scenarios if scenarios[name].source], ())
+        if isinstance(chosen, str):
+            return _complain(chosen, 2)
+        options = Options(quick=args.quick, runs=args.runs, seeds=args.seeds)
+        with _progress(console) as progress:
+            found = []
+            for section in sections(chosen, options, progress):
+                found.append(section)
+                console.print(f"  {section.summary}", highlight=False)
+    write(args.output, found)
+    print(f"  {args.output}: {len(found)} scenarios")
+    failed = [section for section in found if section.report is None]
+    missed = [section for section in found if section.missed]
+    if failed:
+        return _complain(f"{len(failed)} not measured, the first: {failed[0].summary}", 1)
+    if missed:
+        return _complain(f"promises are not kept by {len(missed)}: {missed[0].summary}", 3)
+    return 0
 
 
 @contextlib.contextmanager
@@ -217,7 +241,7 @@ def _progress(console: Console) -> Iterator[Progress]:
         yield show
 
 
-def _print(reports: list[Report], described: dict[str, object]) -> None:
+def _print(reports: list[Report], found: dict[str, object]) -> None:
     out = Console()
     if not out.is_terminal:
         out = Console(width=160)
@@ -228,8 +252,4 @@ def _print(reports: list[Report], described: dict[str, object]) -> None:
             out.print(f"  {note}", highlight=False)
         for verdict in report.verdicts:
             out.print(f"  {verdict}", highlight=False)
-    print(
-        f"  Linux {described['kernel']}, {described['cpus']} CPUs ({described['processor']}), "
-        f"{described['implementation']} {described['python']}, core {described['core']}, "
-        f"load before {described['load_before']}"
-    )
+    print(f"  {described(found)}")

@@ -11,9 +11,11 @@ import math
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Self
 
 from rich.table import Table
 
@@ -102,6 +104,8 @@ class Report:
     """The figure that it stands beside; empty: none."""
     columns: dict[str, str] = field(default_factory=dict)
     """Details that the table shows: key to heading."""
+    took_s: float = 0.0
+    """Seconds of real time that it took."""
     tables: Callable[[], list[Table]] | None = None
     """How a terminal is to show it; None: as `table` does."""
 
@@ -123,12 +127,40 @@ class Report:
             "source": self.source,
             "columns": self.columns,
             "settings": self.settings,
+            "took_s": round(self.took_s, 1),
             "rows": [row.to_json() for row in self.rows if row.values],
             "notes": self.notes,
             "verdicts": [
                 {"promise": verdict.promise, "met": verdict.met} for verdict in self.verdicts
             ],
         }
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> Self:
+        """What `to_json` has made. Raises KeyError or TypeError for what it has not."""
+        rows = [
+            Row(
+                key=row["key"],
+                label=row["label"],
+                unit=row["unit"],
+                values=row["runs"],
+                ratios=row["ratios"],
+                details=row["details"],
+                remark=row["remark"],
+            )
+            for row in entry["rows"]
+        ]
+        return cls(
+            scenario=entry["scenario"],
+            title=entry["title"],
+            settings=entry["settings"],
+            rows=rows,
+            notes=entry["notes"],
+            verdicts=[Verdict(**verdict) for verdict in entry["verdicts"]],
+            source=entry["source"],
+            columns=entry["columns"],
+            took_s=entry["took_s"],
+        )
 
     def shown(self) -> list[Table]:
         """How a terminal and the page show it."""
@@ -185,7 +217,34 @@ def machine() -> dict[str, Any]:
         "implementation": platform.python_implementation(),
         "core": "compiled" if is_compiled() else "interpreted",
         "load_before": round(os.getloadavg()[0], 2),
+        "commit": _commit(),
     }
+
+
+def _commit() -> str:
+    """Of the checkout that this file is in; empty outside of one."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).resolve().parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def described(values: dict[str, Any]) -> str:
+    """What `machine` found, in a line."""
+    commit = f", commit {values['commit']}" if values.get("commit") else ""
+    return (
+        f"Linux {values['kernel']}, {values['cpus']} CPUs ({values['processor']}), "
+        f"{values['implementation']} {values['python']}, core {values['core']}, "
+        f"load before {values['load_before']}{commit}"
+    )
 
 
 def _processor() -> str:
@@ -199,11 +258,12 @@ def _processor() -> str:
     return platform.processor()
 
 
-def document(reports: list[Report], described: dict[str, Any], started: str) -> dict[str, Any]:
-    """The JSON document of one call of the program; `started` is an ISO 8601 time."""
+def document(reports: list[Report], found: dict[str, Any], started: str) -> dict[str, Any]:
+    """The JSON document of one call of the program; `found` is what `machine` said before it,
+    `started` an ISO 8601 time."""
     return {
         "schema": SCHEMA,
         "started": started,
-        "machine": described,
+        "machine": found,
         "scenarios": [report.to_json() for report in reports],
     }

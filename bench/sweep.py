@@ -45,6 +45,7 @@ class Point:
     label: str
     """What people read."""
     settings: dict[str, Any] = field(default_factory=dict)
+    """Plain values: they are written as JSON, and `draw` may get them back from there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,11 +36,21 @@ def bench(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[s
 def check_schema(found: dict[str, Any], names: list[str]) -> None:
     assert set(found) == {"schema", "started", "machine", "scenarios"}
     assert found["schema"] == 1
-    assert {"kernel", "cpus", "python", "processor", "core"} <= set(found["machine"])
+    assert {"kernel", "cpus", "python", "processor", "core", "commit"} <= set(found["machine"])
     assert [entry["scenario"] for entry in found["scenarios"]] == names
     for entry in found["scenarios"]:
         assert set(entry) == {
-            *("scenario", "title", "source", "columns", "settings", "rows", "notes", "verdicts")
+            *(
+                "scenario",
+                "title",
+                "source",
+                "columns",
+                "settings",
+                "took_s",
+                "rows",
+                "notes",
+                "verdicts",
+            )
         }
         assert entry["settings"]["runs"] >= 1
         for row in entry["rows"]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mptcp.daemon.client import DaemonServer
     from mptcp.engine import Engine, run
     from mptcp.engine_interfaces import Interface
+    from mptcp.policies import Policies
     from mptcp.streams import ClientConnected, LocalAddress
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "Config",
     "Engine",
     "Interface",
+    "Policies",
     "__version__",
     "errors",
     "open_connection",
@@ -42,6 +44,7 @@ __all__ = [
 _LAZY = {
     "Engine": "mptcp.engine",
     "Interface": "mptcp.engine_interfaces",
+    "Policies": "mptcp.policies",
     "run": "mptcp.engine",
 }
 

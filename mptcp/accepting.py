@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Final
 
 from mptcp import keys
 from mptcp.addressing import can_be_source, parse_address
+from mptcp.config import Config
 from mptcp.errors import AddressInUseError, ConnectionEnd, FallbackReason
 from mptcp.fallback import fall_back
 from mptcp.joining import join_ack_arrives, join_arrives
 from mptcp.monitor import tell_listener
 from mptcp.opening import new_meta, new_subflow
+from mptcp.policies import Policies
 from mptcp.stateless import as_answered, cookie_for, send_cookie, syn_again
 from mptcp.subflow import Role, Subflow
 from mptcp.tcp.fastopen import RESET_HOLD_US, ServerFastOpen, accept_early
@@ -44,9 +46,17 @@ class Listener:
     """A port that accepts. `close()` stops it; connections it accepted live on."""
 
     def __init__(
-        self, stack: Stack, address: bytes | None, port: int, backlog: int, fast_open: int
+        self,
+        stack: Stack,
+        address: bytes | None,
+        port: int,
+        backlog: int,
+        fast_open: int,
+        config: Config,
     ) -> None:
         self.stack = stack
+        self.config = config
+        """Of the connections it accepts: the stack's, perhaps with other policies."""
         self.address = address
         self.port = port
         self.backlog = backlog
@@ -96,8 +106,10 @@ def listen(
     *,
     backlog: int | None = None,
     fast_open: int | None = None,
+    policies: Policies | None = None,
 ) -> Listener:
     """See `Stack.listen`."""
+    config = policies.applied(stack.config) if policies is not None else stack.config
     raw = parse_address(address) if address else None
     if raw is not None and raw not in stack.book.owner:
         stack.book.choose(raw, raw)  # raises with the list of what there is
@@ -113,7 +125,7 @@ def listen(
         raise AddressInUseError(98, f"port {port} is already listened on: choose another")
     if fast_open is None:
         fast_open = stack.config.fast_open
-    listener = Listener(stack, raw, port, backlog or stack.config.backlog, fast_open)
+    listener = Listener(stack, raw, port, backlog or config.backlog, fast_open, config)
     stack.listeners[raw, port] = listener
     if stack.monitors:
         tell_listener(listener, "listener-created")
@@ -176,7 +188,7 @@ def _accept(
 
     `reason`: why it is plain TCP if there is no `offer`.
     """
-    meta = new_meta(stack, listener, key)
+    meta = new_meta(stack, listener, key, config=listener.config)
     listener.half_open.add(meta)
     subflow = new_subflow(
         stack,

@@ -19,7 +19,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Final
 
-PACKAGES: Final = ("tcp", "wire")
+PACKAGES: Final = ("schedulers", "tcp", "wire")
 MODULES: Final = (
     "accepting",
     "blackholes",
@@ -40,6 +40,8 @@ MODULES: Final = (
     "removal",
     "reorder",
     "scheduler",
+    "send_order",
+    "sending_view",
     "signals",
     "stack",
     "stateless",

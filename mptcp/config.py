@@ -23,6 +23,9 @@ class Config:
     """Offer and accept MPTCP; False makes a plain TCP host."""
     scheduler: str = "minrtt"
     """Registered name of the packet scheduler."""
+    scheduler_weights: tuple[int, ...] = ()
+    """Shares of path 1, 2 and so on for the scheduler `weighted` (1 to 65535 each); a path without
+    one is weighted by its rate, and so are all if there is none."""
     congestion_control: str = "lia"
     """Registered name: `lia` (coupled, RFC 6356), `cubic` (RFC 9438) or `newreno` (RFC 5681)."""
     hystart: bool = True
@@ -268,6 +271,9 @@ class Config:
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"{name} = {value!r}: use one of {', '.join(allowed)}")
+        for weight in self.scheduler_weights:
+            if not 1 <= weight <= 65535:
+                raise ValueError(f"scheduler_weights has {weight}: use 1 to 65535")
         low_port, high_port = self.ephemeral_ports
         if not 1 <= low_port <= high_port <= 65535:
             raise ValueError(f"ephemeral_ports = {self.ephemeral_ports}: use a range in 1..65535")

@@ -20,6 +20,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from mptcp.reorder import MAX_RUNS, ReorderQueue
+from mptcp.send_order import Ahead
 from mptcp.tcp.chunks import split_parts
 from mptcp.tcp.reassembly import true_size
 
@@ -64,6 +65,7 @@ class DataSender:
     """Send side of the data sequence space."""
 
     __slots__ = (
+        "ahead",
         "capacity",
         "chunks",
         "nothing_for",
@@ -86,6 +88,8 @@ class DataSender:
         self.chunks: deque[DataChunk] = deque()
         self.reinject: deque[Reinjection] = deque()
         self.reinjected_bytes = 0
+        self.ahead = Ahead()
+        """What of part A lies beyond `nxt`."""
         self.nothing_for: set[Subflow] = set()
         """Subflows for which `reinject` holds nothing, until something is offered."""
 
@@ -97,7 +101,7 @@ class DataSender:
     @property
     def used(self) -> int:
         """Bytes the application has written and the peer has not acknowledged."""
-        return self.nxt - self.una + self.queued
+        return self.nxt - self.una + self.queued + self.ahead.size
 
     def room(self) -> int:
         """Bytes `write` would take."""
@@ -211,6 +215,7 @@ class DataSender:
         self.queue.clear()
         self.chunks.clear()
         self.reinject.clear()
+        self.ahead.clear()
         self.queued = 0
 
 

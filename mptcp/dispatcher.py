@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from mptcp.data_queues import DataChunk
 from mptcp.scheduler import schedulers
+from mptcp.send_order import Copies, enter, take_ahead
+from mptcp.sending_view import SendingView
 from mptcp.tcp.state import NEVER, State
 
 if TYPE_CHECKING:
@@ -28,6 +30,11 @@ class Dispatcher:
     def __init__(self, meta: MetaSocket) -> None:
         self.meta = meta
         self.scheduler = schedulers.get(meta.config.scheduler)()
+        self.scheduler.attach(SendingView(meta))
+        self.looks_ahead = self.scheduler.looks_ahead()
+        self.copies = Copies() if self.scheduler.duplicates() else None
+        self.window_blocks = 0
+        """How often a subflow asked and the connection-level window was full."""
         self.waiting: list[Subflow] = []
         """Subflows that were refused data in favour of another; polled again when it is full."""
         self.chosen: Subflow | None = None
@@ -51,11 +58,12 @@ class Dispatcher:
             item = tx.reinjection_for(subflow)
             if item is not None:
                 return item.chunk.end - max(item.dsn, tx.una)
-        if not tx.queued or not subflow.usable:
+        waiting = self.copies.waiting(tx, subflow) if self.copies is not None else 0
+        if not (tx.queued or waiting) or not subflow.usable:
             return 0
         if subflow.backup and self._regular_path_works():
             return 0
-        return tx.queued
+        return waiting + tx.queued
 
     def _regular_path_works(self) -> bool:
         """RFC 8684 §3.3.8: backup subflows are for when no other works, not when it is full."""
@@ -68,7 +76,12 @@ class Dispatcher:
         tx = self.meta.tx
         if tx.reinject and tx.reinjection_for(subflow) is not None:
             return UNLIMITED  # it lies within the window already
-        return tx.wnd_end - tx.nxt
+        if self.copies is not None and self.copies.waiting(tx, subflow):
+            return UNLIMITED
+        left = tx.wnd_end - tx.nxt
+        if left <= 0:
+            self.window_blocks += 1
+        return left
 
     def pull(
         self, subflow: Subflow, limit: int, now: int
@@ -80,7 +93,13 @@ class Dispatcher:
             if item is not None:
                 self.meta.stack.counters["MPTcpExtMPTCPRetrans"] += 1
                 return tx.take_reinjection(item, subflow, limit)
-        if len(self.meta.subflows) > 1:
+        copies = self.copies
+        if copies is not None and not self.meta.fallback:
+            again = copies.take(tx, subflow, limit)
+            if again is not None:
+                self.meta.stack.counters["SchedulerDuplicates"] += 1
+                return again
+        elif len(self.meta.subflows) > 1:
             ready = [
                 s
                 for s in self.meta.subflows
@@ -93,25 +112,63 @@ class Dispatcher:
                     # It could not send; asking for ever would hold up the host.
                     self.meta.stack.counters["SchedulerChoiceNotReady"] += 1
                     chosen = subflow
+                elif chosen is None and not self._other_moves(subflow):
+                    self.meta.stack.counters["SchedulerWaitsForNothing"] += 1
+                    chosen = subflow
                 self.chosen = chosen
             if chosen is not subflow:
+                if subflow not in self.waiting:
+                    self.waiting.append(subflow)
                 if chosen is not None:
-                    if subflow not in self.waiting:
-                        self.waiting.append(subflow)
                     self.meta.stack.mark_ready(chosen)
                 return None
+            if self.looks_ahead and self._other_moves(subflow):
+                skip = self.scheduler.skip(subflow, tx.queued)
+                if skip > 0:
+                    return self._pull_ahead(subflow, skip, limit, now)
             if self.waiting and subflow in self.waiting:
                 self.waiting.remove(subflow)
         self.chosen = None
         dsn = tx.nxt
+        if tx.ahead:
+            limit = min(limit, tx.ahead.stretches[0][0] - dsn)
         parts = tx.take(limit)
         length = sum(map(len, parts))
         tx.nxt = dsn + length
         if not self.meta.fallback:
-            tx.chunks.append(DataChunk(dsn, tx.nxt, parts, subflow))
-            if self.deadline == NEVER:
-                self.watch(now)
+            self._sent(DataChunk(dsn, tx.nxt, parts, subflow), now)
+            if tx.ahead:
+                tx.nxt = tx.ahead.pass_by(tx.nxt)
+            if copies is not None:
+                copies.cursors[subflow] = tx.nxt
+                self.wake()  # the others are to send it too
         return parts, dsn, length
+
+    def _pull_ahead(
+        self, subflow: Subflow, skip: int, limit: int, now: int
+    ) -> tuple[list[memoryview], int, int] | None:
+        """Thesis fig. 4.8: what `subflow` gets lies behind what faster ones will have sent."""
+        self.chosen = None
+        parts, dsn = take_ahead(self.meta.tx, skip, limit)
+        if not parts:
+            if subflow not in self.waiting:
+                self.waiting.append(subflow)
+            return None
+        length = sum(map(len, parts))
+        self._sent(DataChunk(dsn, dsn + length, parts, subflow), now)
+        return parts, dsn, length
+
+    def _sent(self, chunk: DataChunk, now: int) -> None:
+        enter(self.meta.tx, chunk)
+        if self.deadline == NEVER:
+            self.watch(now)
+
+    def _other_moves(self, subflow: Subflow) -> bool:
+        """Whether another subflow will ask by itself: its data is on the way, or it is paced."""
+        return any(
+            s is not subflow and s.usable and (s.snd.board or s.pace_deadline < NEVER)
+            for s in self.meta.subflows
+        )
 
     def on_full(self, subflow: Subflow, now: int) -> None:
         """`subflow` has nothing more to send: ask the ones that were passed over."""

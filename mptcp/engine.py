@@ -38,11 +38,9 @@ from mptcp.events import Accepted, Closed, Event
 from mptcp.info import MptcpInfo
 from mptcp.meta_socket import MetaSocket
 from mptcp.monitor import LIMIT
-from mptcp.path_manager.base import path_managers
-from mptcp.scheduler import schedulers
+from mptcp.policies import load_entry_points
 from mptcp.stack import Stack
 from mptcp.streams import StreamApi
-from mptcp.tcp.congestion import controllers
 from mptcp.tun.device import VNET_HDR_LEN, VNET_HDR_NONE, DeviceError
 from mptcp.tun.pcap import PcapWriter
 
@@ -90,12 +88,7 @@ class Engine(StreamApi):
             if names.count(name) > 1:
                 raise ValueError(f"two interfaces are called {name}: give each its own name")
         self.config = config or Config()
-        for registry in (schedulers, controllers, path_managers):
-            registry.load_entry_points()
-        # Unknown names are to fail here, not when the first connection begins.
-        schedulers.get(self.config.scheduler)
-        controllers.get(self.config.congestion_control)
-        path_managers.get(self.config.path_manager)
+        load_entry_points()
         self.stack = Stack(self.config, os.urandom, now=clock())
         self.handlers: dict[MetaSocket, Handler] = {}
         """Who takes the events of a connection."""

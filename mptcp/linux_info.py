@@ -235,7 +235,7 @@ def kernel_info(meta: MetaSocket) -> MptcpKernelInfo:
         flags=FLAG_FALLBACK * meta.fallback
         | FLAG_REMOTE_KEY_RECEIVED * (meta.remote_key != b"" and not meta.fallback),
         token=meta.token,
-        write_seq=meta.tx.nxt + meta.tx.queued,
+        write_seq=meta.tx.una + meta.tx.used,
         snd_una=meta.tx.una,
         rcv_nxt=meta.rx.nxt,
         local_addr_used=len({s.local for s in subflows if s.is_join and s.local != first}),
@@ -260,7 +260,7 @@ def data_bytes(meta: MetaSocket) -> tuple[int, int, int]:
     """
     start = meta.local_idsn + 1
     fin = meta.data_fin_due or meta.data_fin_acked
-    sent = meta.tx.nxt - start - fin
+    sent = meta.tx.nxt + meta.tx.ahead.size - start - fin
     received = meta.rx.nxt
     if meta.remote_key:
         received -= meta.remote_idsn + 1 + (meta.eof and not meta.fallback)

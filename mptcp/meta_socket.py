@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mptcp import keys
+from mptcp.config import Config
 from mptcp.data_queues import DataReceiver, DataSender
 from mptcp.data_states import DataState, DataTimeWait, data_state
 from mptcp.dispatcher import Dispatcher
@@ -56,10 +57,11 @@ class MetaSocket:
         number: int,
         listener: Listener | None,
         local_key: bytes,
+        config: Config,
     ) -> None:
-        config = stack.config
         self.stack = stack
         self.config = config
+        """The stack's, with the connection's own policies."""
         self.number = number
         """A small number that names the connection in logs."""
         self.listener = listener

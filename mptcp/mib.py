@@ -194,6 +194,8 @@ OWN: Final = {
     "IcmpInRateLimited": "ICMP messages beyond `icmp_per_second`",
     "SchedulerChoiceNotReady": "Times a scheduler chose a subflow that could not send",
     "SchedulerChoiceSilent": "Times a scheduler's choice sent nothing",
+    "SchedulerWaitsForNothing": "Times a scheduler waited while nothing was in flight",
+    "SchedulerDuplicates": "Segments or chunks sent again on another subflow by `redundant`",
     "EngineErrors": "Errors of ours that the engine survived; see the log",
 }
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from mptcp import keys
 from mptcp.addressing import can_be_source, format_address, parse_address
+from mptcp.config import Config
 from mptcp.errors import AddressInUseError, FallbackReason, LocalError, NoRouteError
 from mptcp.fallback import fall_back
 from mptcp.meta_socket import MetaSocket
 from mptcp.path_manager.base import EndpointId, Path
+from mptcp.policies import Policies
 from mptcp.ports import take_local_port
 from mptcp.subflow import Role, Subflow
 from mptcp.tcp.fastopen import ClientFastOpen
@@ -32,8 +34,10 @@ def connect(
     local_addr: tuple[str | bytes, int] | None = None,
     data: bytes = b"",
     fast_open: bool = False,
+    policies: Policies | None = None,
 ) -> MetaSocket:
     """See `Stack.connect`."""
+    config = policies.applied(stack.config) if policies is not None else stack.config
     if len(data) > stack.config.send_buffer:
         raise ValueError(f"{len(data)} bytes do not fit into the send buffer: send() the rest")
     destination = parse_address(remote)
@@ -52,7 +56,7 @@ def connect(
         raise LocalError(f"{len(stack.metas)} connections are open: raise max_connections")
     wanted = local_addr[1] if local_addr else 0
     local_port, isn = take_local_port(stack, source, wanted, destination, port)
-    meta = new_meta(stack, None)
+    meta = new_meta(stack, None, config=config)
     if not meta.fallback and stack.blackholes.blocks(destination, stack.now):
         stack.counters["MPTcpExtMPCapableSYNTXDisabled"] += 1
         fall_back(meta, FallbackReason.BLACKHOLE)
@@ -121,14 +125,19 @@ def join(stack: Stack, meta: MetaSocket, path: Path) -> None:
     subflow.open_active(stack.now)
 
 
-def new_meta(stack: Stack, listener: Listener | None, key: bytes = b"") -> MetaSocket:
-    """A connection with a key of its own, or with `key`, whose token must not be in use."""
+def new_meta(
+    stack: Stack, listener: Listener | None, key: bytes = b"", *, config: Config
+) -> MetaSocket:
+    """A connection with a key of its own, or with `key`, whose token must not be in use.
+
+    `config`: the stack's, with the connection's own policies.
+    """
     if stack.config.mptcp and not key:
         key = stack.entropy(8)
         while keys.token(key) in stack.tokens:
             key = stack.entropy(8)  # RFC 8684 §3.1: the token must be unique here
     stack.numbers += 1
-    meta = MetaSocket(stack, stack.numbers, listener, key)
+    meta = MetaSocket(stack, stack.numbers, listener, key, config)
     stack.metas.add(meta)
     if key:
         stack.tokens[meta.token] = meta

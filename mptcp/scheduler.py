@@ -2,7 +2,8 @@
 
 A scheduler sees the subflows that could send right now and names one, or None to wait. It takes
 numbers and returns a choice; it never changes a subflow. To add one: subclass `Scheduler`, decorate
-with `@schedulers.register("name")`, and put the name in `Config.scheduler`.
+with `@schedulers.register("name")`, and put the name in `Config.scheduler` or in the `Policies` of
+a connection. `mptcp.schedulers` holds the others that come with the stack.
 """
 
 from __future__ import annotations
@@ -19,16 +20,81 @@ class PathView(Protocol):
     """What a scheduler may know of a subflow (bytes and microseconds)."""
 
     @property
-    def srtt(self) -> int: ...
+    def srtt(self) -> int:
+        """Smoothed RTT; 0 while unknown."""
+
+    @property
+    def rttvar(self) -> int:
+        """Mean deviation of the RTT (RFC 6298)."""
+
     @property
     def cwnd(self) -> int: ...
+
     @property
-    def in_flight(self) -> int: ...
+    def in_flight(self) -> int:
+        """Bytes sent and neither acknowledged nor presumed lost."""
+
     @property
-    def room(self) -> int: ...
+    def room(self) -> int:
+        """Bytes the congestion window and the subflow's own window allow now."""
+
+    @property
+    def smss(self) -> int:
+        """Payload of a full-sized segment."""
+
+    @property
+    def rate(self) -> int:
+        """Bytes a second that the congestion window allows: cwnd / SRTT; 0 while unknown."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Sent so far, retransmissions not counted."""
+
+    @property
+    def acked_at(self) -> int:
+        """When the last ACK came; -1: none has."""
+
+    @property
+    def waiting_since(self) -> int:
+        """Since when something is in flight and no ACK has covered more; -1: nothing is."""
 
     backup: bool
     path_index: int
+
+
+class ConnectionView(Protocol):
+    """What a scheduler may know of the connection (bytes and microseconds)."""
+
+    @property
+    def now(self) -> int:
+        """The host's clock."""
+
+    @property
+    def paths(self) -> Sequence[PathView]:
+        """Every subflow that new data may be given to, full ones too, in the order they came.
+
+        Backup subflows only while there is no other (RFC 8684 §3.3.8).
+        """
+
+    @property
+    def window(self) -> int:
+        """Bytes that may be sent and not DATA_ACKed: the peer's window or, if less, our buffer."""
+
+    @property
+    def window_left(self) -> int:
+        """What of it is free."""
+
+    @property
+    def window_blocks(self) -> int:
+        """How often so far a subflow asked for data and the peer's window was full."""
+
+    @property
+    def next_dsn(self) -> int:
+        """Data sequence number of the first byte that no subflow has had."""
+
+    @property
+    def weights(self) -> Sequence[int]:
+        """`Config.scheduler_weights`: of path 1, 2, and so on."""
 
 
 P = TypeVar("P", bound=PathView)
@@ -37,6 +103,12 @@ P = TypeVar("P", bound=PathView)
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Scheduler:
     """Base class and contract; one object per connection."""
+
+    connection: ConnectionView
+
+    def attach(self, connection: ConnectionView) -> None:
+        """Called once, before any other question: the connection to schedule for."""
+        self.connection = connection
 
     def select(self, ready: Sequence[P], queued: int) -> P | None:
         """The subflow of `ready` to carry the next of `queued` bytes; None: wait for another.
@@ -47,9 +119,27 @@ class Scheduler:
 
         Every subflow in `ready` is established, not stale, and has room in its congestion window
         for what it would send. `ready` is not empty. When None is returned the question comes
-        again with the next acknowledgement.
+        again with the next acknowledgement; who waits for nothing (no subflow has anything in
+        flight) is not heeded.
         """
         raise NotImplementedError
+
+    def skip(self, path: P, queued: int) -> int:
+        """Bytes at the front of the `queued` ones that others are to have: `path`, which was
+        chosen, gets what follows them, and nothing if nothing does.
+
+        Asked only of a scheduler that `looks_ahead`, while there is another path.
+        """
+        return 0
+
+    def looks_ahead(self) -> bool:
+        """Whether `skip` is to be asked. Read once."""
+        return False
+
+    def duplicates(self) -> bool:
+        """Whether every subflow is to carry all of the data: each then takes, as it has room, what
+        others have sent and the peer has not acknowledged, and `select` is not asked. Read once."""
+        return False
 
 
 schedulers: Registry[type[Scheduler]] = Registry("scheduler", "mptcp.schedulers")
@@ -59,7 +149,9 @@ schedulers: Registry[type[Scheduler]] = Registry("scheduler", "mptcp.schedulers"
 class MinRtt(Scheduler):
     """Lowest smoothed RTT first, the others when its window is full (Linux's old default).
 
-    A backup subflow is used only while no other is ready (RFC 8684 §3.3.8).
+    Thesis §4.3.6: by time-distance, queue / bandwidth + RTT, where the queue of a subflow never
+    exceeds its window, because subflows pull. A backup subflow is used only while no other is ready
+    (RFC 8684 §3.3.8).
     """
 
     def select(self, ready: Sequence[P], queued: int) -> P | None:

@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
-from mptcp import accepting, coupled_cc, keys, opening
+from mptcp import accepting, coupled_cc, keys, opening, policies, schedulers
 from mptcp.accepting import Listener, cookie_arrives, listener_for, syn_arrives
 from mptcp.addressing import AddressBook, can_be_source
 from mptcp.blackholes import Blackholes
@@ -34,13 +34,12 @@ from mptcp.info import MptcpInfo
 from mptcp.meta_socket import MetaSocket
 from mptcp.mib import snapshot
 from mptcp.monitor import LIMIT, Monitor, tell_event
-from mptcp.path_manager.base import Path, path_managers
+from mptcp.path_manager.base import Path
+from mptcp.policies import Policies
 from mptcp.ports import syn_may_reuse, take_over
-from mptcp.scheduler import schedulers
 from mptcp.stateless import JoinTable
 from mptcp.subflow_options import count_reset
 from mptcp.tcp import cubic
-from mptcp.tcp.congestion import controllers
 from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.fastopen import CookieCache, CookieKeys
 from mptcp.tcp.host import Interface, Transmit
@@ -65,7 +64,7 @@ from mptcp.wire.tcp import (
 
 __all__ = ["PLAIN", "Listener", "Offload", "Stack"]
 
-BUILT_IN_POLICIES = (coupled_cc, cubic)
+BUILT_IN_POLICIES = (coupled_cc, cubic, schedulers)
 """Modules whose import registers the policies that a `Config` may name."""
 
 
@@ -109,12 +108,7 @@ class Stack:
         `isn` and `idsn` replace RFC 6528's ISN and RFC 8684's IDSN in tests near a wrap."""
         self.config = config
         self.entropy = entropy
-        for registry, name in (
-            (schedulers, config.scheduler),
-            (controllers, config.congestion_control),
-            (path_managers, config.path_manager),
-        ):
-            registry.get(name)  # ValueError now, not when the first connection begins
+        policies.check(config)  # ValueError now, not when the first connection begins
         self.secret = entropy(32)
         self.cookies = SynCookies(self.secret)
         self.joins = JoinTable(self.secret, config.max_half_open_joins)
@@ -215,17 +209,25 @@ class Stack:
         local_addr: tuple[str | bytes, int] | None = None,
         data: bytes = b"",
         fast_open: bool = False,
+        policies: Policies | None = None,
     ) -> MetaSocket:
         """Open a connection; `Connected` or `Closed` follows.
 
         `local_addr` is (address, port), port 0 for any. `data` is sent first, and with `fast_open`
         in the SYN where the server allows it (RFC 7413): it may then reach the server's
-        application twice. Raises ValueError for what is not an address or port and for more data
-        than the send buffer takes, NoRouteError, AddressInUseError, LocalError at the connection
-        limit.
+        application twice. `policies` are the connection's own where they differ from the stack's.
+        Raises ValueError for what is not an address or port, for more data than the send buffer
+        takes and for an unknown policy, NoRouteError, AddressInUseError, LocalError at the
+        connection limit.
         """
         return opening.connect(
-            self, remote, port, local_addr=local_addr, data=data, fast_open=fast_open
+            self,
+            remote,
+            port,
+            local_addr=local_addr,
+            data=data,
+            fast_open=fast_open,
+            policies=policies,
         )
 
     def listen(
@@ -235,14 +237,18 @@ class Stack:
         *,
         backlog: int | None = None,
         fast_open: int | None = None,
+        policies: Policies | None = None,
     ) -> Listener:
         """Accept connections on `port` (0: any free) of `address` (None: all addresses).
 
         `fast_open`: connections that data of their SYN may have opened while their handshake is
-        under way (RFC 7413), 0 for none, None for the configuration's.
+        under way (RFC 7413), 0 for none, None for the configuration's. `policies` are those of the
+        connections accepted here, where they differ from the stack's.
         Raises AddressInUseError, NoRouteError for an address that is not ours, ValueError.
         """
-        return accepting.listen(self, port, address, backlog=backlog, fast_open=fast_open)
+        return accepting.listen(
+            self, port, address, backlog=backlog, fast_open=fast_open, policies=policies
+        )
 
     def join(self, meta: MetaSocket, path: Path) -> None:
         """Open one more subflow of `meta` on `path` (RFC 8684 §3.2)."""

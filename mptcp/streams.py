@@ -21,6 +21,7 @@ from mptcp.driver import Driver
 from mptcp.errors import ConnectionEnd, NoRouteError
 from mptcp.events import Closed, Connected, Event
 from mptcp.meta_socket import MetaSocket
+from mptcp.policies import Policies
 from mptcp.transport import MptcpTransport
 
 if TYPE_CHECKING:
@@ -185,6 +186,7 @@ class StreamApi:
         local_addr: LocalAddress | None = None,
         data: bytes = b"",
         fast_open: bool = False,
+        policies: Policies | None = None,
         ssl: ssl_module.SSLContext | bool | None = None,
         server_hostname: str | None = None,
     ) -> tuple[asyncio.Transport, P]:
@@ -193,10 +195,11 @@ class StreamApi:
         `host` is an address or a name, whose addresses are tried in turn. `local_addr`, an
         address or (address, port), chooses the interface. `data` is sent first; with `fast_open` it
         goes in the SYN once the server has given a cookie (RFC 7413), and may then reach the
-        server twice: not for TLS, whose first bytes are its own (ValueError). `server_hostname`
-        is for TLS, `host` if None. Raises ConnectionRefusedError, TimeoutError, NoRouteError or
-        another OSError; ValueError for a bad port; LocalError at the limit of connections.
-        Cancelling ends the attempt.
+        server twice: not for TLS, whose first bytes are its own (ValueError). `policies`: the
+        scheduler, congestion control and path manager of this connection, where they are not the
+        engine's. `server_hostname` is for TLS, `host` if None.
+        Raises ConnectionRefusedError, TimeoutError, NoRouteError or another OSError; ValueError for
+        a bad port or policy; LocalError at the limit of connections. Cancelling ends the attempt.
         """
         context = _client_context(ssl)
         if context is not None and data:
@@ -207,7 +210,12 @@ class StreamApi:
             try:
                 self.advance()
                 connection = self.stack.connect(
-                    address, port, local_addr=local, data=data, fast_open=fast_open
+                    address,
+                    port,
+                    local_addr=local,
+                    data=data,
+                    fast_open=fast_open,
+                    policies=policies,
                 )
             except NoRouteError as error:
                 failure = failure or error
@@ -242,6 +250,7 @@ class StreamApi:
         limit: int = LIMIT,
         data: bytes = b"",
         fast_open: bool = False,
+        policies: Policies | None = None,
         ssl: ssl_module.SSLContext | bool | None = None,
         server_hostname: str | None = None,
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -260,6 +269,7 @@ class StreamApi:
             local_addr=local_addr,
             data=data,
             fast_open=fast_open,
+            policies=policies,
             ssl=ssl,
             server_hostname=server_hostname,
         )
@@ -273,12 +283,14 @@ class StreamApi:
         *,
         backlog: int | None = None,
         fast_open: int | None = None,
+        policies: Policies | None = None,
         ssl: ssl_module.SSLContext | None = None,
     ) -> Server:
         """Listen on `port` (0: any free one) of `host`: an address, several, or None for all.
 
         `backlog`: half-open connections kept, None for the configuration's; `fast_open` likewise:
         connections accepted with data of their SYN (RFC 7413) before the handshake is complete.
+        `policies`: of the connections accepted, where they are not the engine's.
         Raises AddressInUseError, NoRouteError (not our address), both OSError; ValueError.
         """
         if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
@@ -293,7 +305,9 @@ class StreamApi:
                 if address is not None:
                     address = (await _resolve(self, address, port))[0]
                 listeners.append(
-                    self.stack.listen(port, address, backlog=backlog, fast_open=fast_open)
+                    self.stack.listen(
+                        port, address, backlog=backlog, fast_open=fast_open, policies=policies
+                    )
                 )
                 port = listeners[0].port
             if not listeners:
@@ -319,6 +333,7 @@ class StreamApi:
         limit: int = LIMIT,
         backlog: int | None = None,
         fast_open: int | None = None,
+        policies: Policies | None = None,
         ssl: ssl_module.SSLContext | None = None,
     ) -> Server:
         """As asyncio.start_server(); the rest as `create_server`."""
@@ -329,7 +344,14 @@ class StreamApi:
             return asyncio.StreamReaderProtocol(reader, client_connected_cb, loop=loop)
 
         return await StreamApi.create_server(
-            self, factory, host, port, backlog=backlog, fast_open=fast_open, ssl=ssl
+            self,
+            factory,
+            host,
+            port,
+            backlog=backlog,
+            fast_open=fast_open,
+            policies=policies,
+            ssl=ssl,
         )
 
 

@@ -166,6 +166,38 @@ class Subflow(TcpConnection):
         return self.snd.rtt.srtt
 
     @property
+    def rttvar(self) -> int:
+        """Mean deviation of the RTT, µs."""
+        return self.snd.rtt.rttvar
+
+    @property
+    def smss(self) -> int:
+        """Payload of a full-sized segment."""
+        return self.snd.smss
+
+    @property
+    def rate(self) -> int:
+        """Bytes a second that the congestion window allows; 0 while the RTT is unknown."""
+        return self.cc.cwnd * 1_000_000 // self.snd.rtt.srtt if self.snd.rtt.srtt else 0
+
+    @property
+    def bytes_sent(self) -> int:
+        """Sent so far, retransmissions not counted."""
+        return self.snd.bytes_sent
+
+    @property
+    def acked_at(self) -> int:
+        """When the last ACK came; -1: none has."""
+        return self.stats.last_ack_recv
+
+    @property
+    def waiting_since(self) -> int:
+        """Since when something is in flight and no ACK has covered more; -1: nothing is."""
+        snd = self.snd
+        # RFC 6298 §5: the timer starts with the first byte, and again with each such ACK.
+        return snd.rto_deadline - snd.rtt.rto if snd.rto_deadline < NEVER else -1
+
+    @property
     def cwnd(self) -> int:
         """Congestion window, bytes."""
         return self.cc.cwnd

@@ -43,7 +43,10 @@ LAYERS = [
         "mapping",
         "path_manager",
         "reorder",
+        "policies",
         "scheduler",
+        "schedulers",
+        "send_order",
         "timers",
         "unmapped",
     },
@@ -71,6 +74,7 @@ LAYERS = [
         "paths",
         "receiving",
         "removal",
+        "sending_view",
     },
     {
         "accepting",

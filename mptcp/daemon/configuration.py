@@ -200,6 +200,7 @@ def _stack_table() -> type[Table]:
         "int": Annotated[int, Field(ge=0)],
         "str": str,
         "tuple[int, int]": Annotated[list[Port], Field(min_length=2, max_length=2)],
+        "tuple[int, ...]": Annotated[list[int], Field(max_length=64)],
     }
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(Config):
@@ -227,8 +228,9 @@ class Settings(Table):
         given = self.stack.model_dump(exclude_none=True)  # type: ignore[attr-defined]
         names = {field.name.removesuffix("_us"): field.name for field in dataclasses.fields(Config)}
         values = {names[key]: value for key, value in given.items()}
-        if "ephemeral_ports" in values:
-            values["ephemeral_ports"] = tuple(values["ephemeral_ports"])
+        for name, value in values.items():
+            if isinstance(value, list):
+                values[name] = tuple(value)
         return Config(**values)
 
 

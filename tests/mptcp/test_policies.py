@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -14,21 +13,8 @@ from mptcp.coupled_cc import Lia, lia_alpha, lia_increase
 from mptcp.path_manager.base import EndpointId, Path, PathManager, path_managers
 from mptcp.scheduler import MinRtt, P, Scheduler, schedulers
 from mptcp.tcp.congestion import CongestionControl, controllers
+from tests.mptcp.views import MSS, View
 from tests.transfers import exchange, network, open_programs, payload
-
-MSS = 1000
-
-
-@dataclass
-class View:
-    """A path as a scheduler sees it."""
-
-    srtt: int
-    path_index: int
-    backup: bool = False
-    cwnd: int = 10 * MSS
-    in_flight: int = 0
-    room: int = 10 * MSS
 
 
 def test_minrtt() -> None:

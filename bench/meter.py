@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import Any, Final
+
+PAUSE_S: Final = 0.02
 
 
 class CpuClock:
@@ -45,6 +47,7 @@ class Meter:
         "_warm",
         "arrivals",
         "done",
+        "pauses",
         "result",
         "total",
     )
@@ -60,6 +63,9 @@ class Meter:
         self.total = 0
         """Bytes counted so far; those of the warm-up until it is over."""
         self.arrivals = 0
+        self.pauses: list[tuple[float, float]] = []
+        """Where nothing came for `PAUSE_S` and more: (end, length), s; the end is that of
+        `time.perf_counter`, which all processes share."""
         self.done = False
         self.result: dict[str, Any] = {}
         """Set when done."""
@@ -70,8 +76,11 @@ class Meter:
         self.total += size
         self.arrivals += 1
         if self._from:
-            if now - self._last > self._gap:
-                self._gap = now - self._last
+            gap = now - self._last
+            if gap > self._gap:
+                self._gap = gap
+            if gap > PAUSE_S:
+                self.pauses.append((now, gap))
             self._last = now
             if now - self._from >= self._end and not self.done:
                 self._finish(now)
@@ -92,6 +101,8 @@ class Meter:
             "bytes": self.total,
             "seconds": elapsed,
             "longest_gap_ms": self._gap * 1000,
+            "pauses": self.pauses,
+            "ended_at": now,
             "arrivals_per_s": self.arrivals / elapsed,
             "mean_arrival": self.total / self.arrivals,
             **self._cpu.shares(),

@@ -30,6 +30,8 @@ from .topology import PATHS, PORT, Side, address
 
 IPPROTO_MPTCP: Final = 262
 CHUNK: Final = 1 << 20
+NICENESS: Final = -10
+"""The link emulator's, in whose process the kernel's TCP works: see `emulated`."""
 
 Arguments = argparse.Namespace
 
@@ -79,6 +81,9 @@ def kernel_recv(args: Arguments) -> None:
                 if not size:
                     raise BenchError("the sender ended before the measurement did")
                 meter.add(size)
+            # With something unread close() is heard at once (RFC 8684 §3.5); else the sender would
+            # go on until nothing fits any more, and wait.
+            connection.recv(1, socket.MSG_PEEK)
     say({**meter.result, "cc": used})
 
 
@@ -124,10 +129,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--warmup", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--paths", type=int, default=PATHS)
+    parser.add_argument("--control", help="congestion control of our ends (default: the stack's)")
+    parser.add_argument("--buffer", type=int, help="bytes of our send and receive buffers")
+    parser.add_argument("--urgent", action="store_true", help="our ends run at high priority")
     parser.add_argument("--profile", type=Path)
     args = parser.parse_args(arguments)
     # Ctrl-C reaches the whole group: the parent ends us, in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if args.urgent and args.role.startswith("ours"):
+        with contextlib.suppress(OSError):  # only with the right to
+            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     role = ROLES[args.role]
     profiler = cProfile.Profile() if args.profile is not None else None
     try:

@@ -27,6 +27,18 @@ def _interfaces(side: Side, paths: int) -> list[mptcp.Interface]:
     ]
 
 
+def _config(args: Arguments) -> mptcp.Config:
+    """The defaults, but for what the command line says."""
+    changes: dict[str, Any] = {}
+    if args.control is not None:
+        changes["congestion_control"] = args.control
+    if args.buffer is not None:
+        changes["send_buffer"] = changes["receive_buffer"] = args.buffer
+        initial = min(args.buffer, mptcp.Config().initial_receive_buffer)
+        changes["initial_send_buffer"] = changes["initial_receive_buffer"] = initial
+    return mptcp.Config(**changes)
+
+
 def _describe(transport: asyncio.BaseTransport) -> dict[str, Any]:
     """What the stack knows of the connection, shortened to what explains a figure."""
     info = transport.get_extra_info("mptcp_info")
@@ -108,7 +120,7 @@ class _Receiver(asyncio.Protocol):
 
 async def _send(args: Arguments) -> dict[str, Any]:
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    async with mptcp.Engine(_interfaces(Side.A, args.paths)) as engine:
+    async with mptcp.Engine(_interfaces(Side.A, args.paths), _config(args)) as engine:
         transport, protocol = await engine.create_connection(
             lambda: BulkSender(over),
             address(Side.B, 1),
@@ -134,7 +146,7 @@ async def _receive(args: Arguments) -> dict[str, Any]:
 
     over: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
     meter = Meter(args.warmup, args.seconds)
-    async with mptcp.Engine(_interfaces(Side.B, args.paths)) as engine:
+    async with mptcp.Engine(_interfaces(Side.B, args.paths), _config(args)) as engine:
         await engine.create_server(lambda: _Receiver(over, meter), None, PORT)
         say({"ready": True})
         described = await over

@@ -15,17 +15,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import mptcp
 
 from .meter import CpuClock
-from .nodes import say
+from .nodes import NICENESS, say
 from .ours import BulkSender
 from .virtual import BUFFER
-
-NICENESS: Final = -10
-"""The link emulator's: see `emulated`."""
 
 
 def _stdin(loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Future[None], asyncio.Future[None]]:

@@ -66,17 +66,21 @@ async def open_connection(
     *,
     local_addr: LocalAddress | None = None,
     limit: int = 65536,
+    policies: Policies | None = None,
     path: str | os.PathLike[str] | None = None,
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect through the running mptcpd; as asyncio.open_connection().
 
     `local_addr`: an address of the daemon's stack, or (address, port). `limit`: bytes the reader
-    holds. `path`: the daemon's Unix socket, None for the usual one.
+    holds. `policies`: of this connection, where they are not the daemon's. `path`: the daemon's
+    Unix socket, None for the usual one.
     Raises OSError with one line that says what failed.
     """
     from mptcp.daemon import client
 
-    return await client.open_connection(host, port, local_addr=local_addr, limit=limit, path=path)
+    return await client.open_connection(
+        host, port, local_addr=local_addr, limit=limit, policies=policies, path=path
+    )
 
 
 async def start_server(
@@ -86,16 +90,23 @@ async def start_server(
     *,
     backlog: int | None = None,
     limit: int = 65536,
+    policies: Policies | None = None,
     path: str | os.PathLike[str] | None = None,
 ) -> DaemonServer:
     """Listen through the running mptcpd; as asyncio.start_server().
 
     `host` None: all addresses of the daemon's stack. `backlog`: half-open
-    connections kept. `limit`, `path`: as `open_connection`.
+    connections kept. `limit`, `policies`, `path`: as `open_connection`.
     Raises OSError with one line that says what failed.
     """
     from mptcp.daemon import client
 
     return await client.start_server(
-        client_connected_cb, host, port, backlog=backlog, limit=limit, path=path
+        client_connected_cb,
+        host,
+        port,
+        backlog=backlog,
+        limit=limit,
+        policies=policies,
+        path=path,
     )

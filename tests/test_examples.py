@@ -85,3 +85,47 @@ def test_an_experiment_tells_how_it_is_used(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage:" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m mptcp.sim` with these arguments."""
+    return subprocess.run(
+        [sys.executable, "-m", "mptcp.sim", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_a_scheduler_of_forty_lines_runs_by_its_name() -> None:
+    """`steady` is registered by its file; over two equal paths both carry their part."""
+    source = ROOT / "examples" / "steady.py"
+    assert len(source.read_text().splitlines()) <= 40
+    asked = ("--bytes", "2000000", "--path", "20/5", "--path", "20/5")
+    done = simulate("--load", str(source), "--scheduler", "steady", *asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    one, two, whole = done.stdout.splitlines()
+    assert whole.startswith("2000000 bytes in ")
+    sent = [int(line.split()[2]) for line in (one, two)]
+    assert min(sent) > 300_000
+    assert 2_000_000 <= sum(sent) < 2_100_000
+
+
+def test_a_name_that_nobody_registered_is_told_with_those_there_are() -> None:
+    """One line, and the status of a wrong command line."""
+    for arguments in (
+        ("--scheduler", "steady"),
+        ("--congestion-control", "steady"),
+        ("--path-manager", "steady"),
+    ):
+        done = simulate(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.fullmatch(
+            r"python -m mptcp\.sim: unknown [a-z ]+ 'steady': use one of [a-z, ]+\n", done.stderr
+        )
+    for wrong in (("--path", "fast"), ("--set", "nothing=1"), ("--load", "nowhere.py")):
+        done = simulate(*wrong)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

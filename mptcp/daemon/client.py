@@ -12,12 +12,13 @@ No rights are needed but that of opening the daemon's socket.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mptcp.daemon.client_transport import DaemonTransport
 from mptcp.daemon.messages import (
@@ -30,6 +31,9 @@ from mptcp.daemon.messages import (
     unavailable,
 )
 from mptcp.info import MptcpInfo
+
+if TYPE_CHECKING:
+    from mptcp.policies import Policies
 
 LIMIT: Final = 65536
 """Default limit of a StreamReader, bytes: asyncio's."""
@@ -128,18 +132,24 @@ async def _start(
     return transport
 
 
+def _names(policies: Policies | None) -> dict[str, str | None] | None:
+    return None if policies is None else dataclasses.asdict(policies)
+
+
 async def open_connection(
     host: str,
     port: int,
     *,
     local_addr: LocalAddress | None = None,
     limit: int = LIMIT,
+    policies: Policies | None = None,
     path: SocketPath | None = None,
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to `host`:`port` (1 to 65535) by MPTCP through the daemon.
 
     `local_addr`: an address of the daemon's stack, or (address, port). `limit`: bytes the reader
-    holds before it stops reading. `path`: the daemon's socket, None for the usual one.
+    holds before it stops reading. `policies`: of this connection, where they are not the daemon's.
+    `path`: the daemon's socket, None for the usual one.
     Raises DaemonError (an OSError) without a daemon, ConnectionRefusedError, TimeoutError or
     another OSError when the peer cannot be reached. Cancelling ends the attempt.
     """
@@ -147,7 +157,13 @@ async def open_connection(
     request = _Request(path)
     try:
         facts = await request.ask(
-            {"op": "connect", "host": host, "port": port, "local_addr": local_addr}
+            {
+                "op": "connect",
+                "host": host,
+                "port": port,
+                "local_addr": local_addr,
+                "policies": _names(policies),
+            }
         )
         reader = asyncio.StreamReader(limit=limit, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
@@ -180,6 +196,8 @@ class DaemonServer(asyncio.AbstractServer):
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[DaemonTransport]] = set()
         self._task = self._loop.create_task(self._accept())
+        # Also when it is cancelled before its first step.
+        self._task.add_done_callback(lambda done: request.close())
 
     def close(self) -> None:
         """Accept no more; connections live on. Idempotent."""
@@ -235,17 +253,26 @@ async def start_server(
     *,
     backlog: int | None = None,
     limit: int = LIMIT,
+    policies: Policies | None = None,
     path: SocketPath | None = None,
 ) -> DaemonServer:
     """Listen on `port` (0: any free one) of the daemon's stack; as asyncio.start_server().
 
     `host`: an address of the stack, None for all. `backlog`: connections that may wait to be
-    fetched, None for 128. `limit` and `path` as for `open_connection`.
+    fetched, None for 128. `limit`, `policies` and `path` as for `open_connection`.
     Raises DaemonError (an OSError) without a daemon, OSError when the port is taken.
     """
     request = _Request(path)
     try:
-        reply = await request.ask({"op": "listen", "host": host, "port": port, "backlog": backlog})
+        reply = await request.ask(
+            {
+                "op": "listen",
+                "host": host,
+                "port": port,
+                "backlog": backlog,
+                "policies": _names(policies),
+            }
+        )
     except BaseException:
         request.close()
         raise

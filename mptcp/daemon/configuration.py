@@ -41,6 +41,7 @@ from mptcp.daemon.values import (
     show,
 )
 from mptcp.path_manager.base import path_managers
+from mptcp.policies import Policies, load_entry_points
 from mptcp.registry import Registry
 from mptcp.scheduler import schedulers
 from mptcp.tcp.congestion import controllers
@@ -163,7 +164,24 @@ class InterfaceTable(Table):
     backup: bool = False
 
 
-class ListenTable(Table):
+class PolicyTable(Table):
+    """What `[[listen]]` and `[[forward]]` may have instead of `[stack]`'s."""
+
+    scheduler: str | None = None
+    congestion_control: str | None = None
+    path_manager: str | None = None
+
+    @property
+    def policies(self) -> Policies:
+        """Of the rule's connections."""
+        return Policies(
+            scheduler=self.scheduler,
+            congestion_control=self.congestion_control,
+            path_manager=self.path_manager,
+        )
+
+
+class ListenTable(PolicyTable):
     """`[[listen]]`: accept MPTCP connections and hand each to a local TCP service."""
 
     port: Port
@@ -178,7 +196,7 @@ class ListenTable(Table):
         return self.name or f"listen {self.address or '*'} port {self.port}"
 
 
-class ForwardTable(Table):
+class ForwardTable(PolicyTable):
     """`[[forward]]`: accept TCP connections here and open an MPTCP connection for each."""
 
     listen: Host
@@ -292,16 +310,22 @@ def _syntax_error(file: str, text: str, message: str) -> ConfigurationError:
 
 
 def _check_policies(settings: Settings) -> None:
+    load_entry_points()
+    _check_names(("stack",), settings.stack)
+    for number, listen in enumerate(settings.listen):
+        _check_names(("listen", number), listen)
+    for number, forward in enumerate(settings.forward):
+        _check_names(("forward", number), forward)
+
+
+def _check_names(path: tuple[str | int, ...], table: Table) -> None:
     for key, registry in _REGISTRIES.items():
-        name = getattr(settings.stack, key)
-        if name is None:
+        name = getattr(table, key)
+        if name is None or name in registry.names():
             continue
-        registry.load_entry_points()
-        if name not in registry.names():
-            known = registry.names()
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f'did you mean "{near[0]}"? known are' if near else "use one of"
-            raise Complaint(
-                ("stack", key),
-                f'unknown {registry.kind} "{name}"; {hint} {", ".join(known)}',
-            )
+        known = registry.names()
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f'did you mean "{near[0]}"? known are' if near else "use one of"
+        raise Complaint(
+            (*path, key), f'unknown {registry.kind} "{name}"; {hint} {", ".join(known)}'
+        )

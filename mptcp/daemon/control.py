@@ -34,6 +34,7 @@ from mptcp.daemon.rules import EngineLike, Service
 from mptcp.daemon.splice import Half, Splice
 from mptcp.errors import MptcpError
 from mptcp.event_stream import EventStream
+from mptcp.policies import Policies
 
 STATUS_LIMIT: Final = 10_000
 DEFAULT_BACKLOG: Final = 128
@@ -302,7 +303,8 @@ class Session:
             ProgramHalf, functools.partial(self._hand_over, reply={"ok": True})
         )
         splice.settled = settled = self._loop.create_future()
-        opening = asyncio.ensure_future(self._open(splice, host, port, local))
+        policies = _policies(request)
+        opening = asyncio.ensure_future(self._open(splice, host, port, local, policies))
         # A client that goes away, or talks when it should wait, gives the attempt up.
         line = self._begin_line()
         try:
@@ -322,11 +324,13 @@ class Session:
             raise
         return True
 
-    async def _open(self, splice: Splice, host: str, port: int, local: Any) -> None:
+    async def _open(
+        self, splice: Splice, host: str, port: int, local: Any, policies: Policies
+    ) -> None:
         if splice.end is not None:  # too many connections
             raise splice.end
         await self._server.engine.create_connection(
-            lambda: splice.mptcp, host, port, local_addr=local
+            lambda: splice.mptcp, host, port, local_addr=local, policies=policies
         )
 
     async def _hand_over(self, splice: Splice, *, reply: dict[str, Any]) -> None:
@@ -353,7 +357,9 @@ class Session:
             task.add_done_callback(offers.discard)
             return task
 
-        listener = await self._server.engine.create_server(accept, host, port, backlog=backlog)
+        listener = await self._server.engine.create_server(
+            accept, host, port, backlog=backlog, policies=_policies(request)
+        )
         try:
             await self._send({"ok": True, "port": _port_of(listener)})
             while await self._next_line() is not None:
@@ -409,6 +415,18 @@ def _number(
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ValueError(f"{key} is missing or out of range; send a number from {low} to {high}")
     return value
+
+
+def _policies(request: dict[str, Any]) -> Policies:
+    """The policies of the connection, where they are not the daemon's. Raises ValueError."""
+    given = request.get("policies") or {}
+    kinds = ("scheduler", "congestion_control", "path_manager")
+    if not isinstance(given, dict) or not given.keys() <= set(kinds):
+        raise ValueError('policies is {"scheduler": NAME, …}: of ' + ", ".join(kinds))
+    names = {kind: given.get(kind) for kind in kinds}
+    if not all(name is None or isinstance(name, str) for name in names.values()):
+        raise ValueError("policies are named by texts")
+    return Policies(**names)
 
 
 def _local_address(request: dict[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from mptcp.daemon.messages import text_of
 from mptcp.daemon.splice import ErrorWatch, Half, Opener, Splice, TcpHalf
 from mptcp.event_stream import EventStream
 from mptcp.info import MptcpInfo
+from mptcp.policies import Policies
 
 LINES_PER_SECOND: Final = 20
 
@@ -48,6 +49,7 @@ class EngineLike(Protocol):
         port: int,
         *,
         local_addr: str | None = None,
+        policies: Policies | None = None,
     ) -> Any: ...
 
     async def create_server(
@@ -57,6 +59,7 @@ class EngineLike(Protocol):
         port: int = 0,
         *,
         backlog: int | None = None,
+        policies: Policies | None = None,
     ) -> Any: ...
 
     def connections(self) -> list[MptcpInfo]: ...
@@ -170,7 +173,7 @@ class ListenRule(Service):
     async def start(self) -> None:
         """Listen. Raises OSError or ValueError."""
         self._server = await self._engine.create_server(
-            self._accept, self._table.address, self._table.port
+            self._accept, self._table.address, self._table.port, policies=self._table.policies
         )
         log.info("%s: MPTCP port %d to %s", self.title, self._table.port, self._table.to)
 
@@ -233,7 +236,11 @@ class ForwardRule(Service):
         to = self._table.to
         try:
             await self._engine.create_connection(
-                lambda: splice.mptcp, to.host, to.port, local_addr=self._table.local_address
+                lambda: splice.mptcp,
+                to.host,
+                to.port,
+                local_addr=self._table.local_address,
+                policies=self._table.policies,
             )
         except OSError as error:
             connection_log.warning("%s: %s does not answer: %s", self.title, to, text_of(error))

@@ -19,6 +19,7 @@ from mptcp.daemon.service import Daemon
 from mptcp.event_stream import EventStream
 from mptcp.info import MptcpInfo, PathInfo, SubflowInfo
 from mptcp.linux_info import MptcpKernelInfo, TcpInfo
+from mptcp.policies import Policies
 from mptcp.stack import Stack
 
 PATIENCE_S = 20.0
@@ -172,6 +173,8 @@ class FakeEngine:
         self.hang = False
         """Whether connects never end by themselves."""
         self.fail_start: BaseException | None = None
+        self.policies: list[Policies | None] = []
+        """Of each connection and listener asked for, in order."""
 
     async def __aenter__(self) -> Self:
         self.started += 1
@@ -195,7 +198,9 @@ class FakeEngine:
         port: int,
         *,
         local_addr: Any = None,
+        policies: Policies | None = None,
     ) -> Any:
+        self.policies.append(policies)
         self.connecting.set()
         if self.hang:
             try:
@@ -213,7 +218,9 @@ class FakeEngine:
         port: int = 0,
         *,
         backlog: int | None = None,
+        policies: Policies | None = None,
     ) -> asyncio.Server:
+        self.policies.append(policies)
         return await asyncio.get_running_loop().create_server(
             lambda: _Shim(protocol_factory(), self), host or self.host, port
         )

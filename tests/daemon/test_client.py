@@ -193,6 +193,30 @@ async def test_a_refusal_is_a_refusal(harness: Harness) -> None:
     assert harness.service("clients")["failures"] == 1
 
 
+async def test_policies_of_one_connection_and_of_one_server(
+    harness: Harness, port: Callable[[], int]
+) -> None:
+    """docs/daemon.md: `policies` reach the engine; those of the rules are asked for as well."""
+    asked = harness.engine.policies
+    assert asked == [mptcp.Policies()]  # of the listen rule
+    await harness.serve(lambda reader, writer: writer.close(), harness.remote_port)
+    own = mptcp.Policies(scheduler="ecf", path_manager="fullmesh")
+    _, writer = await mptcp.open_connection(
+        harness.host, harness.remote_port, policies=own, path=harness.path
+    )
+    writer.close()
+    server = await mptcp.start_server(
+        lambda reader, writer: None,
+        harness.host,
+        port(),
+        policies=mptcp.Policies(congestion_control="cubic"),
+        path=harness.path,
+    )
+    server.close()
+    await server.wait_closed()
+    assert asked[1:] == [own, mptcp.Policies(congestion_control="cubic")]
+
+
 async def test_a_cancelled_connect_leaves_nothing(harness: Harness) -> None:
     harness.engine.hang = True
     before = descriptors()

@@ -118,6 +118,11 @@ MISTAKES: dict[str, tuple[str, int | None, tuple[str, ...]]] = {
         5,
         ('unknown scheduler "minrt"', 'did you mean "minrtt"?', "known are"),
     ),
+    "unknown scheduler of a rule": (
+        GOOD + '[[listen]]\nport = 80\nto = "127.0.0.1:80"\nscheduler = "eff"\n',
+        7,
+        ("listen.scheduler", 'unknown scheduler "eff"', 'did you mean "ecf"?'),
+    ),
     "unknown controller": (
         GOOD + '[stack]\ncongestion_control = "zzz"\n',
         5,

@@ -122,6 +122,9 @@ GARBAGE = {
     "port true": b'{"op": "connect", "host": "x", "port": true}',
     "local address": b'{"op": "connect", "host": "x", "port": 1, "local_addr": 5}',
     "local port": b'{"op": "connect", "host": "x", "port": 1, "local_addr": ["a", -1]}',
+    "policies": b'{"op": "connect", "host": "x", "port": 1, "policies": ["ecf"]}',
+    "a policy unheard of": b'{"op": "listen", "port": 1, "policies": {"x": "ecf"}}',
+    "a policy of numbers": b'{"op": "listen", "port": 1, "policies": {"scheduler": 1}}',
     "limit": b'{"op": "status", "limit": "all"}',
 }
 

@@ -23,6 +23,7 @@ PACKAGES: Final = ("schedulers", "tcp", "wire")
 MODULES: Final = (
     "accepting",
     "blackholes",
+    "cloning",
     "coupled_cc",
     "data_queues",
     "data_states",
@@ -39,6 +40,8 @@ MODULES: Final = (
     "receiving",
     "removal",
     "reorder",
+    "retransmission",
+    "retransmit_queue",
     "scheduler",
     "send_order",
     "sending_view",

@@ -26,6 +26,13 @@ class Config:
     scheduler_weights: tuple[int, ...] = ()
     """Shares of path 1, 2 and so on for the scheduler `weighted` (1 to 65535 each); a path without
     one is weighted by its rate, and so are all if there is none."""
+    retransmission: str = "probe"
+    """Registered name of the policy that says where data goes again (`mptcp.retransmission`)."""
+    opportunistic_retransmission: bool = True
+    """A subflow that could send, but for the window or the send buffer that is full of what others
+    are late with, sends that again."""
+    penalisation: bool = True
+    """...and the window of the one that is late is halved, once in its round trip at most."""
     congestion_control: str = "lia"
     """Registered name: `lia` (coupled, RFC 6356), `cubic` (RFC 9438) or `newreno` (RFC 5681)."""
     hystart: bool = True

@@ -3,9 +3,10 @@
 Data sequence numbers are unbounded integers congruent to the wire's modulo 2^64 (`wire.seq`); a
 connection that has fallen back to TCP counts on in the same space, without telling anyone.
 
-`DataSender` holds thesis §4.3.6's shared send queue in two parts: A, sent and not yet DATA_ACKed
-(`chunks`), and B, not yet given to a subflow (`queue`). Subflows pull from B; what a subflow failed
-to deliver is offered to the others from `reinject`, ahead of B.
+`DataSender` holds thesis §4.3.6's shared send queue (figure 4.7) in its two portions: A, never
+given to a subflow (`queue`), and B, sent and kept until it is DATA_ACKed (`chunks`). Subflows pull
+from the bottom of A; what one failed to deliver the others find in the retransmit queue
+(`retransmit`, figure 4.9), which goes ahead of A.
 
 `DataReceiver` holds the data in order that the application has not taken, and the reorder queue.
 Its window is one for the whole connection, anchored at DATA_ACK (RFC 8684 §3.3.1; per-subflow
@@ -14,51 +15,17 @@ windows can deadlock: thesis §4.3.5).
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
-from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mptcp.reorder import MAX_RUNS, ReorderQueue
+from mptcp.retransmit_queue import DataChunk, RetransmitQueue
 from mptcp.send_order import Ahead
-from mptcp.tcp.chunks import split_parts
 from mptcp.tcp.reassembly import true_size
-
-if TYPE_CHECKING:
-    from mptcp.subflow import Subflow
-
-_dsn = attrgetter("dsn")
 
 COALESCE: Final = 4096
 """Writes and segments smaller than this are joined, so that one-byte ones do not cost a view
 each."""
-
-
-class DataChunk:
-    """Part A of the send queue: a stretch given to a subflow and not yet DATA_ACKed."""
-
-    __slots__ = ("carriers", "dsn", "end", "parts", "reinjecting")
-
-    def __init__(self, dsn: int, end: int, parts: list[memoryview], carrier: Subflow) -> None:
-        self.dsn = dsn
-        self.end = end
-        self.parts = parts
-        self.carriers: list[Subflow] = [carrier]
-        """Live subflows it was sent on."""
-        self.reinjecting = False
-
-
-class Reinjection:
-    """What is left to send again of a chunk, on a subflow that has not carried it."""
-
-    __slots__ = ("chunk", "dsn", "parts", "takers")
-
-    def __init__(self, chunk: DataChunk) -> None:
-        self.chunk = chunk
-        self.dsn = chunk.dsn
-        self.parts = chunk.parts
-        self.takers: list[Subflow] = []
-        """Subflows that have taken a piece; its carriers once the last piece is taken."""
 
 
 class DataSender:
@@ -68,12 +35,10 @@ class DataSender:
         "ahead",
         "capacity",
         "chunks",
-        "nothing_for",
         "nxt",
         "queue",
         "queued",
-        "reinject",
-        "reinjected_bytes",
+        "retransmit",
         "una",
         "wnd_end",
     )
@@ -84,19 +49,20 @@ class DataSender:
         self.nxt = 0  # next DSN to give to a subflow
         self.wnd_end = 0  # largest DATA_ACK + window seen (RFC 8684 §3.3.5: it never shrinks)
         self.queue: deque[memoryview] = deque()
+        """Portion A."""
         self.queued = 0
+        """Bytes in it."""
         self.chunks: deque[DataChunk] = deque()
-        self.reinject: deque[Reinjection] = deque()
-        self.reinjected_bytes = 0
+        """Portion B, in DSN order."""
+        self.retransmit = RetransmitQueue()
         self.ahead = Ahead()
-        """What of part A lies beyond `nxt`."""
-        self.nothing_for: set[Subflow] = set()
-        """Subflows for which `reinject` holds nothing, until something is offered."""
+        """What of portion A lies beyond `nxt`."""
 
     def start(self, idsn: int) -> None:
         """Begin after the IDSN, which is the octet of the SYN (RFC 8684 §3.1)."""
         self.una = self.nxt = idsn + 1
         self.wnd_end = self.una
+        self.retransmit.una = self.una
 
     @property
     def used(self) -> int:
@@ -124,7 +90,7 @@ class DataSender:
         return size
 
     def peek(self, size: int) -> list[memoryview]:
-        """Up to `size` bytes from the front of part B, left there."""
+        """Up to `size` bytes from the bottom of portion A, left there."""
         parts: list[memoryview] = []
         for view in self.queue:
             if size <= 0:
@@ -134,7 +100,7 @@ class DataSender:
         return parts
 
     def take(self, size: int) -> list[memoryview]:
-        """Remove up to `size` bytes from part B."""
+        """Remove up to `size` bytes from the bottom of portion A."""
         parts: list[memoryview] = []
         queue = self.queue
         while size > 0 and queue:
@@ -156,65 +122,13 @@ class DataSender:
         chunks = self.chunks
         while chunks and chunks[0].end <= data_ack:
             chunks.popleft()
-        reinject = self.reinject
-        while reinject and reinject[0].chunk.end <= data_ack:
-            reinject.popleft()
-
-    def offer_again(self, chunk: DataChunk) -> None:
-        """Queue a chunk for reinjection, in DSN order with respect to what is queued."""
-        self.nothing_for.clear()
-        if not chunk.reinjecting and chunk.end > self.una:
-            chunk.reinjecting = True
-            insort(self.reinject, Reinjection(chunk), key=_dsn)
-
-    def reinjection_for(self, subflow: Subflow) -> Reinjection | None:
-        """The first stretch waiting that `subflow` has not carried."""
-        if subflow in self.nothing_for:
-            return None
-        for item in self.reinject:
-            if item.chunk.end > self.una and subflow not in item.chunk.carriers:
-                return item
-        self.nothing_for.add(subflow)  # until something is offered: each packet asks
-        return None
-
-    def forget(self, subflow: Subflow) -> None:
-        """A subflow has ended: the pieces that it took of a reinjection are to go again, with all
-        of their chunk, and it will not be taken for a carrier."""
-        self.nothing_for.discard(subflow)
-        for item in self.reinject:
-            if subflow in item.takers:
-                item.takers.remove(subflow)
-                item.dsn = item.chunk.dsn
-                item.parts = item.chunk.parts
-
-    def take_reinjection(
-        self, item: Reinjection, subflow: Subflow, size: int
-    ) -> tuple[list[memoryview], int, int]:
-        """Give up to `size` bytes of `item` to `subflow`: (parts, dsn, length)."""
-        dsn = item.dsn
-        if dsn < self.una:  # part of it has arrived meanwhile
-            _, item.parts = split_parts(item.parts, self.una - dsn)
-            dsn = self.una
-        length = min(size, item.chunk.end - dsn)
-        parts, rest = split_parts(item.parts, length)
-        if subflow not in item.takers:
-            item.takers.append(subflow)
-        if rest:
-            item.parts = rest
-            item.dsn = dsn + length
-        else:
-            self.reinject.remove(item)
-            item.chunk.reinjecting = False
-            carriers = item.chunk.carriers
-            carriers += [taker for taker in item.takers if taker not in carriers]
-        self.reinjected_bytes += length
-        return parts, dsn, length
+        self.retransmit.acknowledge(data_ack)
 
     def clear(self) -> None:
         """Forget everything (the connection ends)."""
         self.queue.clear()
         self.chunks.clear()
-        self.reinject.clear()
+        self.retransmit.clear()
         self.ahead.clear()
         self.queued = 0
 

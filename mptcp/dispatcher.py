@@ -1,17 +1,18 @@
 """Which subflow gets which bytes: the thesis's Packet Scheduler (§4.3.6, table 4.2).
 
-Subflows pull: when one has room it asks, and gets, first, what other subflows failed to deliver
-(reinjection), then new data if the scheduler chooses it. On a time-out what the subflow carries is
-offered to the others while it goes on resending by itself; on its death what only it carried is.
-A watch on DATA_ACK covers the rest: a subflow's ACK alone does not say that data was accepted
-(RFC 8684 §3.3.6).
+Subflows pull: when one has room it asks, and gets, first, what waits in the retransmit queue, then
+new data, if the scheduler chooses it. That queue holds what the policy clones of a subflow in
+trouble (`cloning`), which goes on resending by itself, and what one that ended has left behind. A
+watch on DATA_ACK covers the rest: a subflow's ACK alone does not say that data was accepted (RFC
+8684 §3.3.6).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mptcp.data_queues import DataChunk
+from mptcp.cloning import Cloning
+from mptcp.retransmit_queue import DataChunk
 from mptcp.scheduler import schedulers
 from mptcp.send_order import Copies, enter, take_ahead
 from mptcp.sending_view import SendingView
@@ -35,6 +36,7 @@ class Dispatcher:
         self.copies = Copies() if self.scheduler.duplicates() else None
         self.window_blocks = 0
         """How often a subflow asked and the connection-level window was full."""
+        self.cloning = Cloning(meta)
         self.waiting: list[Subflow] = []
         """Subflows that were refused data in favour of another; polled again when it is full."""
         self.chosen: Subflow | None = None
@@ -54,14 +56,15 @@ class Dispatcher:
         tx = self.meta.tx
         if self.meta.fallback:
             return tx.queued
-        if tx.reinject and not subflow.stale:
-            item = tx.reinjection_for(subflow)
+        if subflow.backup and self._regular_path_works():
+            return 0
+        if tx.retransmit.items and not subflow.stale:
+            item = tx.retransmit.first_for(subflow)
             if item is not None:
-                return item.chunk.end - max(item.dsn, tx.una)
+                # What follows counts too: the end of a stretch is not for Nagle to hold back.
+                return item.end - max(item.dsn, tx.una) + tx.queued
         waiting = self.copies.waiting(tx, subflow) if self.copies is not None else 0
         if not (tx.queued or waiting) or not subflow.usable:
-            return 0
-        if subflow.backup and self._regular_path_works():
             return 0
         return waiting + tx.queued
 
@@ -74,7 +77,7 @@ class Dispatcher:
         if self.meta.fallback:
             return UNLIMITED
         tx = self.meta.tx
-        if tx.reinject and tx.reinjection_for(subflow) is not None:
+        if tx.retransmit.items and tx.retransmit.first_for(subflow) is not None:
             return UNLIMITED  # it lies within the window already
         if self.copies is not None and self.copies.waiting(tx, subflow):
             return UNLIMITED
@@ -88,14 +91,12 @@ class Dispatcher:
     ) -> tuple[list[memoryview], int, int] | None:
         """Give `subflow` up to `limit` bytes: (parts, DSN, length). None: not now."""
         tx = self.meta.tx
-        if tx.reinject and not self.meta.fallback:
-            item = tx.reinjection_for(subflow)
-            if item is not None:
-                self.meta.stack.counters["MPTcpExtMPTCPRetrans"] += 1
-                return tx.take_reinjection(item, subflow, limit)
+        item = None
+        if tx.retransmit.items and not self.meta.fallback:
+            item = tx.retransmit.first_for(subflow)
         copies = self.copies
         if copies is not None and not self.meta.fallback:
-            again = copies.take(tx, subflow, limit)
+            again = copies.take(tx, subflow, limit) if item is None else None
             if again is not None:
                 self.meta.stack.counters["SchedulerDuplicates"] += 1
                 return again
@@ -103,7 +104,12 @@ class Dispatcher:
             ready = [
                 s
                 for s in self.meta.subflows
-                if s is subflow or (s.sendable(now) > 0 and (s, now) != self.silent)
+                if s is subflow
+                or (
+                    (item is None or item.may_take(s))
+                    and s.sendable(now) > 0
+                    and (s, now) != self.silent
+                )
             ]
             chosen = self.chosen
             if chosen is None or chosen not in ready:
@@ -112,6 +118,8 @@ class Dispatcher:
                     # It could not send; asking for ever would hold up the host.
                     self.meta.stack.counters["SchedulerChoiceNotReady"] += 1
                     chosen = subflow
+                elif chosen is None and item is not None:
+                    chosen = subflow  # a scheduler may wait with new data, not with repairs
                 elif chosen is None and not self._other_moves(subflow):
                     self.meta.stack.counters["SchedulerWaitsForNothing"] += 1
                     chosen = subflow
@@ -122,13 +130,16 @@ class Dispatcher:
                 if chosen is not None:
                     self.meta.stack.mark_ready(chosen)
                 return None
-            if self.looks_ahead and self._other_moves(subflow):
+            if self.looks_ahead and item is None and self._other_moves(subflow):
                 skip = self.scheduler.skip(subflow, tx.queued)
                 if skip > 0:
                     return self._pull_ahead(subflow, skip, limit, now)
             if self.waiting and subflow in self.waiting:
                 self.waiting.remove(subflow)
         self.chosen = None
+        if item is not None:
+            self.meta.stack.counters["MPTcpExtMPTCPRetrans"] += 1
+            return tx.retransmit.take(item, subflow, limit)
         dsn = tx.nxt
         if tx.ahead:
             limit = min(limit, tx.ahead.stretches[0][0] - dsn)
@@ -191,14 +202,11 @@ class Dispatcher:
         for subflow in self.meta.subflows:
             self.meta.stack.mark_ready(subflow)
 
-    def on_timeout(self, subflow: Subflow, now: int) -> None:
-        """Thesis table 4.2, RTO: clone what the subflow has not delivered to the others."""
-        if self.meta.fallback or len(self.meta.subflows) < 2:
-            return
-        for chunk in self.meta.tx.chunks:
-            if subflow in chunk.carriers:
-                self.meta.tx.offer_again(chunk)
-        self.wake()
+    def clones_when_blocked(self, subflow: Subflow, now: int) -> bool:
+        """`subflow` sends nothing: whether it was given what others are late with."""
+        if len(self.meta.subflows) < 2 or self.copies is not None:
+            return False
+        return self.cloning.blocked(subflow, now)
 
     def watch(self, now: int) -> None:
         """Watch that DATA_ACK advances: a subflow's ACK alone does not say it was accepted."""
@@ -234,8 +242,8 @@ class Dispatcher:
                 # Acknowledged by TCP but not at data level (RFC 8684 §3.3.6), or on dead paths.
                 self.unanswered += 1
                 first = tx.chunks[0]
-                first.carriers = []
-                tx.offer_again(first)
+                first.carriers.clear()
+                tx.retransmit.offer(first)
                 self.wake()
             if self.unanswered > self.meta.config.data_retries:
                 self.meta.give_up(now)

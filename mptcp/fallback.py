@@ -54,7 +54,7 @@ def fall_back(meta: MetaSocket, reason: FallbackReason, *, silent: bool = False)
             meta.tx.acknowledge(max(meta.tx.una, meta.tx.nxt - waiting))
         subflow.mptcp = False
     meta.tx.chunks.clear()
-    meta.tx.reinject.clear()
+    meta.tx.retransmit.clear()
     meta.tx.wnd_end = 1 << 66
     meta.dispatcher.deadline = NEVER
     # The peer's DATA_FIN has a number in a space that is no more: its FIN is what ends its data.
@@ -122,7 +122,7 @@ def only_subflow_ever(meta: MetaSocket) -> bool:
     Joins that have not succeeded, or never did, have carried nothing. Not so with another subflow,
     nor after one, nor when data went again under other numbers.
     """
-    if meta.past_subflows or meta.tx.reinjected_bytes:
+    if meta.past_subflows or meta.tx.retransmit.taken_bytes:
         return False
     first = False
     for subflow in meta.subflows:

@@ -192,7 +192,7 @@ def mptcp_info(meta: MetaSocket) -> MptcpInfo:
         send_queued=meta.tx.used,
         receive_queued=meta.rx.unread,
         receive_window=max(0, meta.rx.adv - meta.rx.nxt),
-        reinjected_bytes=meta.tx.reinjected_bytes,
+        reinjected_bytes=meta.tx.retransmit.taken_bytes,
         checksum=meta.checksum and not meta.fallback,
         eof=meta.eof,
         ended=meta.ended.value if meta.ended is not None else None,

@@ -242,7 +242,7 @@ def kernel_info(meta: MetaSocket) -> MptcpKernelInfo:
         local_addr_max=max(0, len(local) - 1),
         csum_enabled=meta.checksum and not meta.fallback,
         retransmits=meta.dispatcher.backoff,
-        bytes_retrans=meta.tx.reinjected_bytes,
+        bytes_retrans=meta.tx.retransmit.taken_bytes,
         bytes_sent=sent,
         bytes_received=received,
         bytes_acked=acked,

@@ -32,13 +32,17 @@ MAPPING_OVERHEAD: Final = 272
 class TxMapping:
     """A mapping this side declared."""
 
-    __slots__ = ("checksum", "dsn", "length", "ssn")
+    __slots__ = ("checksum", "copy", "dsn", "length", "ssn")
 
-    def __init__(self, dsn: int, ssn: int, length: int, checksum: int | None) -> None:
+    def __init__(
+        self, dsn: int, ssn: int, length: int, checksum: int | None, copy: bool = False
+    ) -> None:
         self.dsn = dsn
         self.ssn = ssn
         self.length = length
         self.checksum = checksum
+        self.copy = copy
+        """Another subflow has carried these data before."""
 
 
 class RxMapping:

@@ -90,7 +90,7 @@ class Membership:
         meta.paths.manager.on_subflow_established(subflow.path_index, now)
         for chunk in meta.tx.chunks:
             if not chunk.carriers:
-                meta.tx.offer_again(chunk)
+                meta.tx.retransmit.offer(chunk)
         meta.dispatcher.wake()
 
     def on_confirmed(self, now: int) -> None:
@@ -136,7 +136,7 @@ class Membership:
         subflow.rx_maps.clear()
         if subflow.unmapped is not None:
             subflow.unmapped.clear()
-        meta.tx.forget(subflow)
+        meta.tx.retransmit.forget(subflow)
         if meta.ended is not None:
             return
         if meta.established:
@@ -148,7 +148,7 @@ class Membership:
             if subflow in chunk.carriers:
                 chunk.carriers.remove(subflow)
                 if not chunk.carriers or end is not ConnectionEnd.CLOSED:
-                    meta.tx.offer_again(chunk)
+                    meta.tx.retransmit.offer(chunk)
         # RFC 8684 §3.6: without the T flag the path SHOULD NOT be tried again.
         told = end is ConnectionEnd.REFUSED or subflow.reset_reason is not None
         refused = told and not subflow.reset_transient

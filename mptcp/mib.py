@@ -196,6 +196,8 @@ OWN: Final = {
     "SchedulerChoiceSilent": "Times a scheduler's choice sent nothing",
     "SchedulerWaitsForNothing": "Times a scheduler waited while nothing was in flight",
     "SchedulerDuplicates": "Segments or chunks sent again on another subflow by `redundant`",
+    "MPTcpExtOpportunisticRetrans": "Pieces sent again because the connection's window was full",
+    "MPTcpExtPenalised": "Windows halved of subflows that held up the others",
     "EngineErrors": "Errors of ours that the engine survived; see the log",
 }
 

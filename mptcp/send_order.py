@@ -1,8 +1,8 @@
 """Sending in another order than the queue's: stretches ahead of it, and stretches on every subflow.
 
-`Ahead` remembers what was taken from the middle of part B of the send queue, for a path on which it
-arrives later than what comes before it (thesis §4.3.6, fig. 4.8). `Copies` remembers how far each
-subflow has come with the data of the connection when all of them carry all of it.
+`Ahead` remembers what was taken from the middle of portion A of the send queue, for a path on which
+it arrives later than what comes before it (thesis §4.3.6, fig. 4.8). `Copies` remembers how far
+each subflow has come with the data of the connection when all of them carry all of it.
 
 Invariants
   * The stretches of `Ahead` lie beyond `tx.nxt`, in order, apart from each other and from `tx.nxt`;
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final
 from mptcp.tcp.chunks import split_parts
 
 if TYPE_CHECKING:
-    from mptcp.data_queues import DataChunk, DataSender
+    from mptcp.data_queues import DataSender
+    from mptcp.retransmit_queue import DataChunk
     from mptcp.subflow import Subflow
 
 _dsn: Final = attrgetter("dsn")
@@ -76,7 +77,7 @@ class Ahead:
 
 
 def take_ahead(tx: DataSender, skip: int, limit: int) -> tuple[list[memoryview], int]:
-    """Take up to `limit` bytes out of part B, behind its first `skip` bytes: (parts, DSN).
+    """Take up to `limit` bytes out of portion A, behind its first `skip` bytes: (parts, DSN).
 
     No parts when the peer's window ends before them, or the queue does.
     """
@@ -93,7 +94,7 @@ def take_ahead(tx: DataSender, skip: int, limit: int) -> tuple[list[memoryview],
 
 
 def enter(tx: DataSender, chunk: DataChunk) -> None:
-    """A chunk goes into part A, where its number says."""
+    """A chunk goes into portion B, where its number says."""
     chunks = tx.chunks
     if chunks and chunks[-1].dsn > chunk.dsn:
         insort(chunks, chunk, key=_dsn)

@@ -145,6 +145,10 @@ class Subflow(TcpConnection):
         """Its T flag: the path may be tried again (RFC 8684 §3.6)."""
         self.reset_sent: int | None = None
         """Reason code of the MP_TCPRST we sent."""
+        self.suspected = False
+        """It is silent, and its data is being cloned until it answers (`cloning`)."""
+        self.penalised_until = 0
+        """Until then its window is not halved again (`cloning`)."""
         self.went_stale = False
         """Its retransmission timer has expired and nothing was acknowledged since."""
 
@@ -203,6 +207,17 @@ class Subflow(TcpConnection):
         return self.cc.cwnd
 
     @property
+    def ssthresh(self) -> int:
+        """Slow start threshold, bytes."""
+        return self.cc.ssthresh
+
+    @property
+    def loss_rate(self) -> float:
+        """The share of what was sent that went again, 0 to 1."""
+        snd = self.snd
+        return snd.bytes_retransmitted / max(snd.bytes_sent + snd.bytes_retransmitted, 1)
+
+    @property
     def in_flight(self) -> int:
         """Bytes sent and neither acknowledged nor presumed lost."""
         return self.snd.board.in_flight
@@ -252,15 +267,20 @@ class Subflow(TcpConnection):
         meta = self.meta
         if meta.write_closed and not self.early and meta.data_fin_ready(now):
             meta.ack_data(now)
+        dispatcher = meta.dispatcher
+        if self.snd.board.lost and dispatcher.cloning.policy.on_loss:
+            dispatcher.cloning.on_loss(self)
         transmit = output.poll_output(self, now)
         # What pacing holds back goes soon, and the scheduler's choice stands: the others must not
         # ask again before, they would get the same answer for ever.
         if (
             transmit is None
-            and meta.dispatcher.waiting
+            and dispatcher.waiting
             and (self.pace_deadline == NEVER or not self.sendable(now))
         ):
-            meta.dispatcher.on_full(self, now)
+            dispatcher.on_full(self, now)
+        if transmit is None and dispatcher.clones_when_blocked(self, now):
+            transmit = output.poll_output(self, now)
         return transmit
 
     def queued(self) -> int:
@@ -288,6 +308,7 @@ class Subflow(TcpConnection):
         if self._first_data():
             # Design rule 2, RFC 8684 §3.1: the first data goes with MP_CAPABLE, one segment.
             limit = min(limit, self.snd.mss - self.extra_options_length() - 12)
+        again = self.meta.tx.retransmit.taken_bytes
         taken = self.meta.dispatcher.pull(self, limit, now)
         if taken is None:
             return None
@@ -306,7 +327,9 @@ class Subflow(TcpConnection):
         checksum = None
         if self.meta.checksum:
             checksum = dss_checksum(dsn & MASK64, ssn & MASK32, length, parts_sum(parts))
-        return parts, TxMapping(dsn, ssn, length, checksum)
+        return parts, TxMapping(
+            dsn, ssn, length, checksum, self.meta.tx.retransmit.taken_bytes > again
+        )
 
     def _first_data(self) -> bool:
         """Whether the next byte is the first one and must go with MP_CAPABLE."""
@@ -481,6 +504,8 @@ class Subflow(TcpConnection):
     # -- hooks: events -------------------------------------------------------------------------
 
     def on_acked(self, acked: int, now: int) -> None:
+        if self.suspected:
+            self.meta.dispatcher.cloning.on_answer(self)
         if self.went_stale:
             self.went_stale = False
             self.host.counters["MPTcpExtSubflowRecover"] += 1
@@ -496,8 +521,11 @@ class Subflow(TcpConnection):
     def on_time_wait(self, now: int) -> None:
         self.meta.membership.on_time_wait(now)
 
+    def on_probe(self, now: int) -> None:
+        self.meta.dispatcher.cloning.on_probe(self)
+
     def on_rto(self, now: int) -> None:
-        self.meta.dispatcher.on_timeout(self, now)
+        self.meta.dispatcher.cloning.on_timeout(self)
         if self.mptcp and not self.went_stale:
             self.went_stale = True
             self.host.counters["MPTcpExtSubflowStale"] += 1

@@ -44,6 +44,8 @@ LAYERS = [
         "path_manager",
         "reorder",
         "policies",
+        "retransmission",
+        "retransmit_queue",
         "scheduler",
         "schedulers",
         "send_order",
@@ -65,6 +67,7 @@ LAYERS = [
         "subflow_options",
     },
     {
+        "cloning",
         "data_states",
         "dispatcher",
         "info",

@@ -43,6 +43,7 @@ from mptcp.daemon.values import (
 from mptcp.path_manager.base import path_managers
 from mptcp.policies import Policies, load_entry_points
 from mptcp.registry import Registry
+from mptcp.retransmission import policies
 from mptcp.scheduler import schedulers
 from mptcp.tcp.congestion import controllers
 from mptcp.tun.device import MAX_MTU, MIN_MTU, DeviceError, check_name
@@ -54,6 +55,7 @@ MAX_FILE: Final = 256 << 10
 _REGISTRIES: Final[dict[str, Registry[Any]]] = {
     "scheduler": schedulers,
     "congestion_control": controllers,
+    "retransmission": policies,
     "path_manager": path_managers,
 }
 assert mptcp.stack.BUILT_IN_POLICIES

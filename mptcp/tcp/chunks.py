@@ -20,6 +20,7 @@ class SentChunk:
     """A contiguous part of the sequence space that was sent in one go."""
 
     __slots__ = (
+        "cloned",
         "end",
         "fin",
         "mapping",
@@ -55,6 +56,8 @@ class SentChunk:
         """Ever sent again: an ACK says nothing of the RTT (RFC 6298 §3, Karn)."""
         self.piece = False
         """A SACK block's edge made it: counted in `Scoreboard.pieces`."""
+        self.cloned = False
+        """The upper layer has seen to it that its data goes another way too."""
 
     def __repr__(self) -> str:
         status = ("in flight", "lost", "sacked")[self.status]
@@ -67,6 +70,7 @@ class SentChunk:
         rest.status = self.status
         rest.retransmissions = self.retransmissions
         rest.resent = self.resent
+        rest.cloned = self.cloned
         self.parts = left
         self.end = at
         self.fin = False

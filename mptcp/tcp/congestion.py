@@ -113,6 +113,12 @@ class CongestionControl:
         restart_window = min(self.initial_window, self.cwnd)
         self.cwnd = max(self.cwnd >> min(timeouts, 64), restart_window)
 
+    def on_penalised(self) -> None:
+        """The path is so slow that it holds up the connection's others: half the window, not
+        because of congestion (Raiciu et al., NSDI 2012, §4.2)."""
+        self.ssthresh = max(min(self.ssthresh, self.cwnd) // 2, 2 * self.mss)
+        self.cwnd = max(self.cwnd // 2, self.mss)
+
     def save(self) -> None:
         """A reduction comes that may prove wrong: remember what `undo` is to restore."""
         self._before = (self.cwnd, self.ssthresh)

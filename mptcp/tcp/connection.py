@@ -261,6 +261,9 @@ class TcpConnection:
     def on_rto(self, now: int) -> None:
         """The retransmission timer expired."""
 
+    def on_probe(self, now: int) -> None:
+        """The probe time-out expired (RFC 8985 §7.2): a probe goes out next."""
+
     def on_syn_timeout(self, now: int) -> None:
         """A SYN was not answered and will be sent again."""
 

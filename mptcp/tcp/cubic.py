@@ -160,6 +160,11 @@ class Cubic(CongestionControl):
         self.epoch = _NONE
         super().on_timeout(flight_size, first=first)
 
+    def on_penalised(self) -> None:
+        super().on_penalised()
+        self.w_max = 0  # as after a time-out: the curve would lead back at once
+        self.epoch = _NONE
+
     def on_underused(self, used: int) -> None:
         cwnd = self.cwnd
         super().on_underused(used)

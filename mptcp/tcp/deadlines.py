@@ -37,6 +37,8 @@ def run_timers(conn: TcpConnection, now: int) -> None:
         if snd.board and conn.state in FLUSHING:
             delivery_stalled(conn, snd.board.first().sent_at)
             snd.on_probe_timeout(now)
+            if snd.tlp.due:
+                conn.on_probe(now)
             conn.host.mark_ready(conn)
         else:
             snd.tlp.cancel()  # early data: the timer is the SYN/ACK's (RFC 7413 §4.2.2)

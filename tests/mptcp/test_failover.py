@@ -40,9 +40,10 @@ def spans(seen: list[Seen]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.row("D15")
-def test_reinjection_at_rto(wire: Wire) -> None:
+def test_reinjection_at_rto() -> None:
     """§3.3.6: at the RTO what the subflow has not delivered goes on the other, mapped anew; the
     first subflow MUST still retransmit it (D15)."""
+    wire = Wire(addresses=("10.0.0.1/24", "10.0.1.1/24"), nodelay=True, retransmission="rto")
     connection, first, second = two_flows(wire)
     connection.send(b"x" * 1000)
     assert spans(second.drain()) == [(1, 1001)]

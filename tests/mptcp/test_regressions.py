@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import pytest
 
-from mptcp.data_queues import DataChunk, DataSender
+from mptcp.data_queues import DataSender
 from mptcp.errors import ConnectionEnd
 from mptcp.events import SubflowClosed
 from mptcp.meta_socket import MetaSocket
+from mptcp.retransmit_queue import DataChunk
 from mptcp.subflow import Subflow
 from mptcp.tcp import allowance
 from mptcp.tcp.state import State
@@ -285,16 +286,17 @@ def test_offering_again_costs_little() -> None:
     tx.chunks.extend(chunks)
     tx.nxt = 1 + count
     Counted.comparisons = 0
-    for chunk in [*chunks[::2], *chunks[1::2]]:
-        tx.offer_again(chunk)
-    assert [item.dsn for item in tx.reinject] == list(range(1, 1 + count))
-    assert Counted.comparisons <= 12 * count
     for chunk in chunks:
         chunk.carriers = Carriers([one])
+    queue = tx.retransmit
+    for chunk in [*chunks[::2], *chunks[1::2]]:
+        queue.offer(chunk)
+    assert [item.dsn for item in queue.items] == list(range(1, 1 + count))
+    assert Counted.comparisons <= 12 * count
     Carriers.asked = 0
-    assert [tx.reinjection_for(one) for _ in range(20)] == [None] * 20
+    assert [queue.first_for(one) for _ in range(20)] == [None] * 20
     assert Carriers.asked <= count
-    assert tx.reinjection_for(other) is tx.reinject[0]
+    assert queue.first_for(other) is queue.items[0]
 
 
 def test_an_ack_that_is_not_taken_says_nothing_of_the_handshake_timer() -> None:

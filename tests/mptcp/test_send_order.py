@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mptcp.data_queues import DataChunk, DataSender
+from mptcp.data_queues import DataSender
 from mptcp.meta_socket import MetaSocket
+from mptcp.retransmit_queue import DataChunk
 from mptcp.send_order import Copies, enter, take_ahead
 from mptcp.tcp.allowance import segment_size
 from tests.peer import Peer, Seen, Wire, ms

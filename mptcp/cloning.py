@@ -66,7 +66,7 @@ def _mark(subflow: Subflow, cloned: bool) -> None:
 class Cloning:
     """One for each connection."""
 
-    __slots__ = ("meta", "opportunistic", "penalises", "policy")
+    __slots__ = ("meta", "opportunistic", "penalises", "policy", "repeats_tail")
 
     def __init__(self, meta: MetaSocket) -> None:
         self.meta = meta
@@ -75,12 +75,14 @@ class Cloning:
             lambda count: int.from_bytes(entropy(4), "big") % count
         )
         self.opportunistic = meta.config.opportunistic_retransmission
+        self.repeats_tail = meta.config.repeat_tail
         self.penalises = meta.config.penalisation
 
     # -- by the policy -------------------------------------------------------------------------
 
-    def _candidates(self, failed: Subflow) -> list[Subflow]:
-        usable = [s for s in self.meta.subflows if s.usable]
+    def _candidates(self) -> list[Subflow]:
+        """Those that may carry new data; backups if there are no others (RFC 8684 §3.3.8)."""
+        usable = [s for s in self.meta.subflows if s.usable and not s.suspected]
         if any(not s.backup for s in usable):
             usable = [s for s in usable if not s.backup]
         return usable
@@ -89,18 +91,38 @@ class Cloning:
         """Thesis figure 4.10: clone what the subflow has not delivered."""
         if self.meta.fallback or len(self.meta.subflows) < 2:
             return
+        subflow.suspected = False
+        subflow.suspect_at = NEVER
         self.meta.tx.retransmit.release(subflow)
         if self.policy.on_timeout:
             self._clone_outstanding(subflow, None)
 
-    def on_probe(self, subflow: Subflow) -> None:
-        """Two round trips of silence: begin before the time-out, as long as it stays silent."""
+    def on_probe(self, subflow: Subflow, now: int) -> None:
+        """Two round trips of silence: begin before the time-out, unless the RTT has been so
+        unsteady that more must be waited for: RFC 6298's SRTT + 4 RTTVAR is what the time-out would
+        be, but for its floor of 200 ms."""
         if self.policy.on_probe and len(self.meta.subflows) > 1 and not self.meta.fallback:
+            rtt = subflow.snd.rtt
+            subflow.suspect_at = now + 4 * rtt.rttvar - rtt.srtt
+            self.suspect(subflow, now)
+
+    def suspect(self, subflow: Subflow, now: int) -> None:
+        """Clone what it has outstanding, if it is time.
+
+        From then on until it answers it gets no new data: its probe is to repeat what the others
+        have, not to add something that they do not.
+        """
+        if now < subflow.suspect_at:
+            subflow.upper_deadline = min(subflow.upper_deadline, subflow.suspect_at)
+            self.meta.stack.rearm(subflow)
+            return
+        subflow.suspect_at = NEVER
+        if subflow.snd.board and any(s is not subflow for s in self._candidates()):
             self._clone_outstanding(subflow, subflow)
             subflow.suspected = True
 
     def _clone_outstanding(self, subflow: Subflow, source: Subflow | None) -> None:
-        candidates = self._candidates(subflow)
+        candidates = self._candidates()
         retransmit = self.meta.tx.retransmit
         ranges = outstanding(subflow)
         for chunk in self.meta.tx.chunks:
@@ -119,7 +141,7 @@ class Cloning:
         meta = self.meta
         if len(meta.subflows) < 2 or meta.fallback:
             return
-        candidates = self._candidates(subflow)
+        candidates = self._candidates()
         found = False
         for chunk in subflow.snd.board.lost:
             if chunk.cloned or chunk.status != LOST or chunk.seq >= chunk.end:
@@ -136,9 +158,9 @@ class Cloning:
             meta.dispatcher.wake()
 
     def on_answer(self, subflow: Subflow) -> None:
-        """A subflow that was suspected has had data acknowledged, and nothing is lost."""
-        if subflow.snd.recovery is Recovery.OPEN:
-            subflow.suspected = False
+        """A subflow that was suspected has had data acknowledged."""
+        subflow.suspected = False
+        if subflow.snd.recovery is Recovery.OPEN:  # and nothing is lost
             self.meta.tx.retransmit.withdraw(subflow)
             _mark(subflow, False)
 
@@ -159,6 +181,7 @@ class Cloning:
         if (
             meta.fallback
             or not subflow.usable
+            or subflow.suspected
             or not snd.rtt.srtt
             or now < subflow.pace_deadline < NEVER
             or snd.congestion_room() < snd.smss
@@ -169,6 +192,8 @@ class Cloning:
         first_dsn = 0
         culprit = subflow
         full = tx.queued > 0 or meta.writable_wanted
+        if not full and not self.repeats_tail:
+            return False
         arrival = now + snd.rtt.srtt * (3 if full else 4) // 2
         overdue_since = now if full else 0
         for other in meta.subflows:
@@ -185,7 +210,7 @@ class Cloning:
             return False
         if self.penalises and full:
             self._penalise(culprit, now)
-        if not self.opportunistic:
+        if full and not self.opportunistic:
             return False
         first.cloned = True
         meta.stack.counters["MPTcpExtOpportunisticRetrans"] += 1

@@ -33,6 +33,11 @@ class Config:
     are late with, sends that again."""
     penalisation: bool = True
     """...and the window of the one that is late is halved, once in its round trip at most."""
+    repeat_tail: bool = False
+    """A subflow that has nothing left to send repeats what slower ones have yet to deliver, if that
+    saves a round trip of its own. Off: it helps where the scheduler was wrong about the last bytes
+    (1 MB over 30 Mbit/s of 10 and 80 ms took 326 ms, with it 301, TCP on the better path 300), and
+    for traffic of many short bursts a good part goes twice."""
     congestion_control: str = "lia"
     """Registered name: `lia` (coupled, RFC 6356), `cubic` (RFC 9438) or `newreno` (RFC 5681)."""
     hystart: bool = True

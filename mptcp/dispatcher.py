@@ -56,7 +56,7 @@ class Dispatcher:
         tx = self.meta.tx
         if self.meta.fallback:
             return tx.queued
-        if subflow.backup and self._regular_path_works():
+        if subflow.suspected or (subflow.backup and self._regular_path_works()):
             return 0
         if tx.retransmit.items and not subflow.stale:
             item = tx.retransmit.first_for(subflow)

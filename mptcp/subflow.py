@@ -147,6 +147,8 @@ class Subflow(TcpConnection):
         """Reason code of the MP_TCPRST we sent."""
         self.suspected = False
         """It is silent, and its data is being cloned until it answers (`cloning`)."""
+        self.suspect_at = NEVER
+        """Its probe time-out has expired: when it is suspected unless it answers before."""
         self.penalised_until = 0
         """Until then its window is not halved again (`cloning`)."""
         self.went_stale = False
@@ -426,6 +428,8 @@ class Subflow(TcpConnection):
             return
         if self.role is not Role.JOIN_ACTIVE or self.fully_established:
             self.host.mark_ready(self)  # for signals that have waited
+            if self.suspect_at < NEVER:
+                self.meta.dispatcher.cloning.suspect(self, now)
             if self.unmapped is not None:
                 look_at_unmapped(self, now)
             return
@@ -504,6 +508,7 @@ class Subflow(TcpConnection):
     # -- hooks: events -------------------------------------------------------------------------
 
     def on_acked(self, acked: int, now: int) -> None:
+        self.suspect_at = NEVER
         if self.suspected:
             self.meta.dispatcher.cloning.on_answer(self)
         if self.went_stale:
@@ -522,7 +527,7 @@ class Subflow(TcpConnection):
         self.meta.membership.on_time_wait(now)
 
     def on_probe(self, now: int) -> None:
-        self.meta.dispatcher.cloning.on_probe(self)
+        self.meta.dispatcher.cloning.on_probe(self, now)
 
     def on_rto(self, now: int) -> None:
         self.meta.dispatcher.cloning.on_timeout(self)

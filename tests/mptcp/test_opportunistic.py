@@ -114,7 +114,9 @@ def test_a_full_send_buffer_is_a_full_window() -> None:
 def test_the_end_of_what_there_is_to_send(slow: int, again: tuple[int, ...]) -> None:
     """With nothing left to send and room in its window the fast one (10 ms) repeats what the slow
     one has yet to deliver, if that saves a round trip; nobody is slowed down for it."""
-    wire = Wire(addresses=("10.0.0.1/24", "10.0.1.1/24"), nodelay=True, pacing=False)
+    wire = Wire(
+        addresses=("10.0.0.1/24", "10.0.1.1/24"), nodelay=True, pacing=False, repeat_tail=True
+    )
     wire.stack.listen(5000)
     first = Peer(wire, port=40000, local_port=5000)
     connection = first.handshake(active=False, mptcp=True, mss=1400, rtt=ms(50))

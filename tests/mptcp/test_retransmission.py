@@ -167,26 +167,43 @@ def test_only_what_is_outstanding_is_cloned() -> None:
     assert connection.tx.una - connection.local_idsn == 1
 
 
-def test_probe_begins_after_two_round_trips() -> None:
-    """RFC 8985 §7.2: PTO is 2 SRTT here, and 200 ms before the time-out the other subflow has
-    it all."""
+@pytest.mark.parametrize(("rttvar", "after"), [(2, 20), (5, 30)])
+def test_probe_begins_after_two_round_trips(rttvar: int, after: int) -> None:
+    """RFC 8985 §7.2: PTO is 2 SRTT here; SRTT + 4 RTTVAR if that is more (RFC 6298 §2.3 without the
+    floor): long before the time-out the other subflow has it all."""
     wire, connection, first, second = flows("probe")
+    second.subflow().snd.rtt.rttvar = ms(rttvar)
     began = wire.time
-    wire.advance(began + ms(19))
+    wire.advance(began + ms(after) - 100)
     assert spans(first.drain()) == []
-    wire.advance(began + ms(21))
+    wire.advance(began + ms(after) + 100)
     sent = spans(first.drain())
     assert (sent[0][0], sent[-1][1]) == (1, 1 + 5 * MSS)
     assert spans(second.drain()) == [(1 + 4 * MSS, 1 + 5 * MSS)]  # TLP: the last again
+    connection.send(b"x" * MSS)
+    assert spans(second.drain()) == []
+    assert spans(first.drain()) == [(1 + 5 * MSS, 1 + 6 * MSS)]
     first.send(ACK)
     assert connection.tx.used == 0
+
+
+def test_an_unsteady_path_answers_in_time() -> None:
+    """RFC 6298 §2.3: with an RTT that varies two round trips of silence are no sign."""
+    wire, connection, first, second = flows("probe")
+    wire.advance(wire.time + ms(25))
+    second.send(ACK, ack=1 + MSS, options=[second.dss(data_ack=1 + MSS)])
+    wire.advance(wire.time + ms(10))
+    assert spans(first.drain()) == []
+    assert connection.tx.retransmit.taken_bytes == 0
+    connection.send(b"x" * MSS)
+    assert spans(second.drain())[-1] == (1 + 5 * MSS, 1 + 6 * MSS)
 
 
 def test_an_answer_withdraws_what_the_probe_began() -> None:
     """§3.3.6 lets a sender reinject when it likes; once the silent subflow answers it need not."""
     wire, connection, first, second = flows("probe")
     connection.subflows[0].snd.cc.cwnd = MSS  # room for one segment
-    wire.advance(wire.time + ms(21))
+    wire.advance(wire.time + ms(31))
     assert len(spans(first.drain())) == 1
     assert connection.tx.retransmit.items
     second.send(ACK, ack=1 + MSS, options=[second.dss(data_ack=1 + MSS)])

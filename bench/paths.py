@@ -22,6 +22,8 @@ class Cell:
     reorder: float = 0.0
     """The share of packets that are held back and overtaken, 0 to 1."""
     mtu: int = 1500
+    jitter_us: int = 0
+    """Extra delay of each packet, uniform from 0 to this, in order."""
 
     @property
     def key(self) -> str:
@@ -53,6 +55,12 @@ class Cell:
 
 def forward_change(cell: Cell) -> LinkChange:
     """What makes a plain link the cell's, in the direction of the data."""
+    jitter = cell.jitter_us or None
     if cell.reorder:
-        return LinkChange(loss=cell.loss, reorder=cell.reorder, reorder_us=cell.reorder_us)
-    return LinkChange(loss=cell.loss)
+        return LinkChange(
+            loss=cell.loss,
+            reorder=cell.reorder,
+            reorder_us=cell.reorder_us,
+            jitter_us=jitter,
+        )
+    return LinkChange(loss=cell.loss, jitter_us=jitter)

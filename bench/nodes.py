@@ -25,13 +25,12 @@ from typing import Any, Final
 from mptcp.tun.netns import Namespace
 
 from .meter import CpuClock, Meter
+from .priority import NICENESS
 from .registry import BenchError
 from .topology import PATHS, PORT, Side, address
 
 IPPROTO_MPTCP: Final = 262
 CHUNK: Final = 1 << 20
-NICENESS: Final = -10
-"""The link emulator's, in whose process the kernel's TCP works: see `emulated`."""
 
 Arguments = argparse.Namespace
 

@@ -20,8 +20,9 @@ from typing import Any
 import mptcp
 
 from .meter import CpuClock
-from .nodes import NICENESS, say
+from .nodes import say
 from .ours import BulkSender
+from .priority import NICENESS
 from .virtual import BUFFER
 
 

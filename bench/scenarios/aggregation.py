@@ -15,6 +15,7 @@ from ..emulated_paths import GRACE_S, EmulatedPaths, Road, Transfer
 from ..paths import MBIT
 from ..plots import draw_line
 from ..pool import interrupts_held
+from ..priority import preferred
 from ..registry import Options, Progress, scenario
 from ..results import Report, Row, Verdict
 from ..topology import Side
@@ -73,7 +74,7 @@ def fill(cell: Cell, who: str, warmup: float, seconds: float) -> dict[str, Any]:
     with interrupts_held():
         ours = frozenset(Side) if who == "ours" else frozenset()
         paths = EmulatedPaths(cell.roads, ours=ours, buffer=size)
-    with paths:
+    with paths, preferred():
         with Transfer(paths, options, label=f"{who}, {cell.label}") as transfer:
             received, sender = transfer.result(warmup + seconds + GRACE_S)
         carried = paths.carried()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..emulated_paths import GRACE_S, EmulatedPaths, Road, Transfer
 from ..paths import MBIT
 from ..pool import interrupts_held
+from ..priority import preferred
 from ..registry import BenchError, Options, Progress, scenario
 from ..results import Report, Row, Verdict
 from ..topology import Side
@@ -42,7 +43,7 @@ def cut_once(who: str, path: int, wait: float, label: str) -> dict[str, Any]:
     """
     with interrupts_held():
         paths = EmulatedPaths(ROADS, ours=frozenset(Side) if who == "ours" else frozenset())
-    with paths:
+    with paths, preferred():
         options = [f"--cc={CONTROL}", "--warmup=0.1", f"--seconds={_AFTER_S}", "--urgent"]
         with Transfer(paths, options, label=label) as transfer:
             _wait_for_load(paths, label)

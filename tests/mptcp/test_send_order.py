@@ -26,7 +26,10 @@ SECOND_PATH = {"address": "10.0.1.2", "local": "10.0.1.1", "interface": 2}
 
 
 def carrier(name: str) -> Subflow:
-    """Something that can be told from others: the queue asks no more of a subflow."""
+    """Something that can be told from others: the queue asks no more of a subflow.
+
+    The sources do; the compiled core wants a `Subflow`.
+    """
     return cast("Subflow", name)
 
 
@@ -34,6 +37,7 @@ def joined(parts: list[memoryview]) -> bytes:
     return b"".join(parts)
 
 
+@pytest.mark.interpreted
 @given(
     st.lists(st.integers(1, 40), min_size=1, max_size=8),
     st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30)), max_size=20),
@@ -91,6 +95,7 @@ def test_nothing_is_taken_ahead_beyond_the_window() -> None:
     assert take_ahead(tx, 900, 300)[0] == []
 
 
+@pytest.mark.interpreted
 def test_copies_pass_over_what_has_arrived() -> None:
     """A subflow carries what others have sent from where it is, or from DATA_ACK; its own not."""
     tx = DataSender(1 << 20)

@@ -40,6 +40,8 @@ MODULES: Final = (
     "receiving",
     "removal",
     "reorder",
+    "reorder_shortcuts",
+    "reorder_variants",
     "retransmission",
     "retransmit_queue",
     "scheduler",

@@ -48,6 +48,9 @@ class Config:
     Linux's `net.ipv4.tcp_slow_start_after_idle` says and by default does."""
     path_manager: str = "builtin"
     """Registered name of the path manager."""
+    reorder: str = "aggreg"
+    """Registered name of the out-of-order queue of connections (thesis §4.3.5, table 5.1):
+    `aggreg`; `regular`, `tree` and `shortcuts` are there to compare it with."""
 
     checksum: bool = False
     """Require DSS checksums (RFC 8684 §3.3.1). Off as in Linux: no device can compute them, so

@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from mptcp.reorder import MAX_RUNS, ReorderQueue
+from mptcp.reorder import ReorderQueue
+from mptcp.reorder_shortcuts import Aggreg
 from mptcp.retransmit_queue import DataChunk, RetransmitQueue
 from mptcp.send_order import Ahead
 from mptcp.tcp.reassembly import true_size
@@ -153,7 +154,7 @@ class DataReceiver:
         "unread",
     )
 
-    def __init__(self, buffer: int, max_runs: int = MAX_RUNS) -> None:
+    def __init__(self, buffer: int, reorder: ReorderQueue | None = None) -> None:
         self.buffer = buffer
         self.step = min(buffer // 2, WINDOW_STEP)
         """The window moves on by at least so much (RFC 9293 §3.8.6.2.2, silly windows)."""
@@ -165,7 +166,7 @@ class DataReceiver:
         """Bytes kept alive by `queue`, buffers and bookkeeping included."""
         self.mapped = 0
         """Bytes kept alive by the mappings of the subflows (`mapping.RxMappings`)."""
-        self.reorder = ReorderQueue(max_runs)
+        self.reorder = reorder if reorder is not None else Aggreg()
         self.fin_dsn: int | None = None
 
     def start(self, idsn: int) -> None:

@@ -108,6 +108,16 @@ class MptcpInfo:
     scheduler: str
     reorder_queued: int
     """Bytes of memory that out-of-order data takes."""
+    reorder: str
+    """Registered name of the out-of-order queue."""
+    reorder_runs: int
+    """Contiguous runs in it."""
+    reorder_hits: int
+    """Insertions there so far whose place the subflow's shortcut named (thesis §4.3.5)."""
+    reorder_misses: int
+    """Those that were searched for."""
+    reorder_steps: int
+    """What the searches passed."""
     past_subflows: int
     """Subflows that are gone."""
     mptcp_info: MptcpKernelInfo
@@ -176,6 +186,7 @@ def subflow_info(subflow: Subflow) -> SubflowInfo:
 def mptcp_info(meta: MetaSocket) -> MptcpInfo:
     """Snapshot of a connection."""
     end = meta.fendpoint
+    reorder = meta.rx.reorder
     return MptcpInfo(
         number=meta.number,
         fallback=meta.fallback,
@@ -199,7 +210,12 @@ def mptcp_info(meta: MetaSocket) -> MptcpInfo:
         established=meta.established,
         server_side=not meta.is_client,
         scheduler=meta.config.scheduler,
-        reorder_queued=meta.rx.reorder.memory,
+        reorder_queued=reorder.memory,
+        reorder=meta.config.reorder,
+        reorder_runs=reorder.runs,
+        reorder_hits=reorder.hits,
+        reorder_misses=reorder.misses,
+        reorder_steps=reorder.steps,
         past_subflows=meta.past_subflows,
         mptcp_info=kernel_info(meta),
         subflows=[subflow_info(subflow) for subflow in meta.subflows],

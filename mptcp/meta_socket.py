@@ -36,6 +36,7 @@ from mptcp.membership import Membership
 from mptcp.path_manager.base import EndpointId
 from mptcp.paths import PathControl
 from mptcp.receiving import Receiving
+from mptcp.reorder import reorder_queues
 from mptcp.socket_options import SocketOptions
 from mptcp.subflow import Subflow
 from mptcp.tcp.congestion import CongestionControl
@@ -93,7 +94,8 @@ class MetaSocket:
         # data
         self.tx = DataSender(config.send_buffer)
         self.tx.start(self.local_idsn)
-        self.rx = DataReceiver(config.receive_buffer, config.max_reorder_runs)
+        reorder = reorder_queues.get(config.reorder)(config.max_reorder_runs)
+        self.rx = DataReceiver(config.receive_buffer, reorder)
         # subflows
         self.subflows: list[Subflow] = []
         self.controllers: list[CongestionControl] = []

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from mptcp.config import Config
 from mptcp.path_manager.base import path_managers
+from mptcp.reorder import reorder_queues
 from mptcp.retransmission import policies as retransmissions
 from mptcp.scheduler import schedulers
 from mptcp.tcp.congestion import controllers
@@ -43,6 +44,7 @@ def check(config: Config) -> None:
     schedulers.get(config.scheduler)
     controllers.get(config.congestion_control)
     path_managers.get(config.path_manager)
+    reorder_queues.get(config.reorder)
     retransmissions.get(config.retransmission)
 
 
@@ -51,4 +53,5 @@ def load_entry_points() -> None:
     schedulers.load_entry_points()
     controllers.load_entry_points()
     path_managers.load_entry_points()
+    reorder_queues.load_entry_points()
     retransmissions.load_entry_points()

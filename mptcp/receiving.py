@@ -40,8 +40,8 @@ class Receiving:
             return
         rx = meta.rx
         end = dsn + len(view)
-        head = rx.reorder.head
-        if dsn == rx.nxt and (head is None or head.start > end):
+        reorder = rx.reorder
+        if dsn == rx.nxt and (not reorder.runs or reorder.first > end):
             rx.append(view)
         else:
             if end <= rx.nxt:
@@ -55,25 +55,27 @@ class Receiving:
                 meta.stack.counters["MPTcpExtNoDSSInWindow"] += 1
                 return
             if dsn > rx.nxt:
-                if not rx.reorder.has_room(2 * rx.buffer, view):
+                if not reorder.has_room(2 * rx.buffer, view):
                     # Not DATA_ACKed, so it comes again (RFC 8684 §3.3.5); data at `nxt` is
                     # always taken.
                     meta.stack.counters["MPTcpExtRcvPruned"] += 1
                     return
                 counters = meta.stack.counters
-                reorder = rx.reorder
                 counters["MPTcpExtOFOQueue"] += 1
-                tail = reorder.tail
-                if tail is None or dsn >= tail.end:
+                runs = reorder.runs
+                if not runs or dsn >= reorder.last:
                     counters["MPTcpExtOFOQueueTail"] += 1
-                nodes = reorder.nodes
                 reorder.insert(subflow.path_index, dsn, view)
-                if reorder.nodes <= nodes:
+                if reorder.runs <= runs:
                     counters["MPTcpExtOFOMerge"] += 1
                 return
             # What is here already stays: the first copy wins (RFC 8684 §3.3.1).
-            rx.reorder.insert(subflow.path_index, rx.nxt, view[rx.nxt - dsn :])
-            for ready in rx.reorder.pop_ready(rx.nxt):
+            fresh = view[rx.nxt - dsn :]
+            if reorder.runs and reorder.first < end:
+                reorder.insert(subflow.path_index, rx.nxt, fresh)
+            else:
+                rx.append(fresh)
+            for ready in reorder.pop_ready(rx.nxt):
                 rx.append(ready)
         self._delivered(now)
 

@@ -20,7 +20,16 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
-from mptcp import accepting, coupled_cc, keys, opening, policies, schedulers
+from mptcp import (
+    accepting,
+    coupled_cc,
+    keys,
+    opening,
+    policies,
+    reorder_shortcuts,
+    reorder_variants,
+    schedulers,
+)
 from mptcp.accepting import Listener, cookie_arrives, listener_for, syn_arrives
 from mptcp.addressing import AddressBook, can_be_source
 from mptcp.blackholes import Blackholes
@@ -64,7 +73,7 @@ from mptcp.wire.tcp import (
 
 __all__ = ["PLAIN", "Listener", "Offload", "Stack"]
 
-BUILT_IN_POLICIES = (coupled_cc, cubic, schedulers)
+BUILT_IN_POLICIES = (coupled_cc, cubic, reorder_shortcuts, reorder_variants, schedulers)
 """Modules whose import registers the policies that a `Config` may name."""
 
 

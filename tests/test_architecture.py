@@ -44,6 +44,8 @@ LAYERS = [
         "path_manager",
         "reorder",
         "policies",
+        "reorder_shortcuts",
+        "reorder_variants",
         "retransmission",
         "retransmit_queue",
         "scheduler",

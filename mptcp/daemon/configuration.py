@@ -43,6 +43,7 @@ from mptcp.daemon.values import (
 from mptcp.path_manager.base import path_managers
 from mptcp.policies import Policies, load_entry_points
 from mptcp.registry import Registry
+from mptcp.reorder import reorder_queues
 from mptcp.retransmission import policies
 from mptcp.scheduler import schedulers
 from mptcp.tcp.congestion import controllers
@@ -57,6 +58,7 @@ _REGISTRIES: Final[dict[str, Registry[Any]]] = {
     "congestion_control": controllers,
     "retransmission": policies,
     "path_manager": path_managers,
+    "reorder": reorder_queues,
 }
 assert mptcp.stack.BUILT_IN_POLICIES
 

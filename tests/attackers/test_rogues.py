@@ -69,7 +69,7 @@ def test_single_bytes_with_holes_in_the_data(server: dict[str, object]) -> None:
             packets.append(peer.packet(ACK, data=b"x", options=[mapping]))
             dsn = dsn + 2 if dsn < BUFFER - 2 else 2
         assert rx.reorder.memory <= 2 * rx.buffer
-        assert rx.reorder.nodes <= scene.server.stack.config.max_reorder_runs
+        assert rx.reorder.runs <= scene.server.stack.config.max_reorder_runs
         peer.drain()
         return packets
 

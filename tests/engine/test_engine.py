@@ -477,7 +477,7 @@ def test_two_interfaces_of_one_name() -> None:
         Engine([Interface("tun1", "10.0.0.1/24"), Interface("tun1", "10.0.1.1/24")])
 
 
-@pytest.mark.parametrize("kind", ["scheduler", "congestion_control", "path_manager"])
+@pytest.mark.parametrize("kind", ["scheduler", "congestion_control", "path_manager", "reorder"])
 def test_an_unknown_policy_is_refused_at_once(kind: str) -> None:
     options: dict[str, Any] = {kind: "nonsense"}
     with pytest.raises(ValueError, match=r"unknown .* 'nonsense': use one of"):

@@ -240,7 +240,7 @@ def test_third_party_path_manager() -> None:
     exchange(sim, client, server, up, b"")
 
 
-@pytest.mark.parametrize("kind", ["scheduler", "congestion_control", "path_manager"])
+@pytest.mark.parametrize("kind", ["scheduler", "congestion_control", "path_manager", "reorder"])
 def test_unknown_policy_is_a_clear_error(kind: str) -> None:
     """The error names what there is."""
     with pytest.raises(ValueError, match=r"unknown .* 'nonesuch': use one of .*"):

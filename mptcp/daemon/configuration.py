@@ -324,7 +324,8 @@ def _check_policies(settings: Settings) -> None:
 
 def _check_names(path: tuple[str | int, ...], table: Table) -> None:
     for key, registry in _REGISTRIES.items():
-        name = getattr(table, key)
+        # A rule has fewer of them than [stack].
+        name = getattr(table, key) if key in type(table).model_fields else None
         if name is None or name in registry.names():
             continue
         known = registry.names()

@@ -29,7 +29,7 @@ $(VENV)/.ready: $(VENV)/.core
 # The protocol core through mypyc: what runs uses it until a source changes (see mptcp/compiled.py).
 compiled: $(COMPILED)
 
-$(COMPILED): setup.py $(wildcard mptcp/*.py mptcp/tcp/*.py mptcp/wire/*.py) | $(VENV)/.ready
+$(COMPILED): setup.py $(wildcard mptcp/*.py mptcp/schedulers/*.py mptcp/tcp/*.py mptcp/wire/*.py) | $(VENV)/.ready
 	MPTCP_COMPILE=1 $(BIN)/python setup.py -q build_ext --build-lib build/compiled
 	@touch $@
 

@@ -177,7 +177,10 @@ class Dispatcher:
     def _other_moves(self, subflow: Subflow) -> bool:
         """Whether another subflow will ask by itself: its data is on the way, or it is paced."""
         return any(
-            s is not subflow and s.usable and (s.snd.board or s.pace_deadline < NEVER)
+            s is not subflow
+            and s.usable
+            and not s.suspected
+            and (s.snd.board or s.pace_deadline < NEVER)
             for s in self.meta.subflows
         )
 

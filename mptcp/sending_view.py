@@ -28,8 +28,10 @@ class SendingView:
 
     @property
     def paths(self) -> Sequence[Subflow]:
-        usable = [subflow for subflow in self.meta.subflows if subflow.usable]
-        return [subflow for subflow in usable if not subflow.backup] or usable
+        subflows = self.meta.subflows
+        usable = [s for s in subflows if s.usable and not s.suspected]
+        # None: one that takes no new data asks for what is to go again.
+        return [s for s in usable if not s.backup] or usable or subflows
 
     @property
     def window(self) -> int:

@@ -34,8 +34,8 @@ LINKS: Final = (
 )
 NAMES: Final = ("minrtt", "lookahead", "daps", "blest", "ecf")
 SAMPLE_US: Final = 5_000
-WARMUP_S: Final = 3.0
-SECONDS: Final = 10.0
+WARMUP_S: Final = 2.0
+SECONDS: Final = 5.0
 SHOWN_S: Final = 2.0
 SEGMENT: Final = 1500
 LESS: Final = 0.5

@@ -6,7 +6,8 @@ the receiver has little to reorder whatever the delays are. The period is that o
 where the paper has the least common multiple of the delays, which unlike paths make very long.
 
 The plan counts bytes that nobody has had: who takes some takes them out of it. A path that asks and
-has no part left begins a new one, so what another was to send and did not is dealt out again.
+has no part left, or all of whose predecessors have had theirs, begins a new one, so that what
+another was to send and did not is dealt out again, and no plan outlives its time.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class Daps(Scheduler):
     def skip(self, path: P, queued: int) -> int:
         self.take_out()
         before = self.before(path)
-        if before < 0:
+        # Nothing of others before it: they have sent all that they were to send before, and will
+        # send more until what this one sends arrives, unless it is the fastest.
+        if before < 0 or (before == 0 and any(p.srtt < path.srtt for p in self.connection.paths)):
             self.make()
             before = max(0, self.before(path))
         return before

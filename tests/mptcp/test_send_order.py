@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mptcp.data_queues import DataSender
+from mptcp.events import Event, Readable
 from mptcp.meta_socket import MetaSocket
 from mptcp.retransmit_queue import DataChunk
 from mptcp.send_order import Copies, enter, take_ahead
@@ -216,3 +217,38 @@ def test_redundant_carries_everything_on_both_paths() -> None:
     exchange(sim, client, server, up, b"")
     assert min(path[0].link.stats.bytes for path in paths) > 0.7 * len(up)
     assert a.stack.mib()["SchedulerDuplicates"] > 50
+
+
+@pytest.mark.parametrize("scheduler", ["backup", "handover", "overflow", "aggregate"])
+def test_a_path_in_reserve(scheduler: str) -> None:
+    """Thesis §4.3.6: what fits the first path goes there, though the second is faster; when the
+    first is cut, the second carries the rest."""
+    own = {"scheduler": scheduler, "nodelay": True}
+    sim, a, b, paths = network(9, paths=1, rate_bps=20_000_000, a=own)
+    paths.append(
+        sim.connect(a, "10.9.0.1/24", b, "10.9.0.2/24", rate_bps=20_000_000, delay_us=2_000)
+    )
+    received = bytearray()
+
+    def take(event: Event) -> None:
+        if isinstance(event, Readable):
+            received.extend(event.connection.recv())
+
+    b.on_event = take
+    b.stack.listen(80)
+    connection = a.stack.connect("10.0.0.2", 80)
+    sim.run(500_000)
+    before = [path[0].link.stats.bytes for path in paths]
+    for _ in range(40):
+        connection.send(bytes(5_000))
+        sim.run(20_000)
+    carried = [path[0].link.stats.bytes - then for path, then in zip(paths, before, strict=True)]
+    assert len(received) == 200_000
+    first, second = carried if scheduler != "aggregate" else carried[::-1]
+    assert first > 190_000
+    assert second < 20_000  # until the second path is there, and what tells of it
+    sim.set_down(paths[0], True)
+    for _ in range(40):
+        connection.send(bytes(5_000))
+        sim.run(20_000)
+    assert sim.run(5_000_000, until=lambda: len(received) == 400_000)

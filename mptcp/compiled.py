@@ -23,6 +23,7 @@ PACKAGES: Final = ("schedulers", "tcp", "wire")
 MODULES: Final = (
     "accepting",
     "blackholes",
+    "buffers",
     "cloning",
     "coupled_cc",
     "data_queues",
@@ -54,6 +55,7 @@ MODULES: Final = (
     "subflow_input",
     "subflow_options",
     "timers",
+    "tuning",
     "unmapped",
 )
 GROUP: Final = "mptcp_core"

@@ -64,8 +64,8 @@ class Config:
     send_buffer: int = 6 << 20
     """Bytes `send()` accepts before they are acknowledged (4 KiB to 1 GiB)."""
     autotune: bool = True
-    """Let the buffers of plain TCP connections grow to these two from the next two, as far as the
-    path and the application need (`tcp.autotune`). MPTCP connections have the whole at once."""
+    """Let buffers grow to these two from the next two, as far as the paths and the application
+    need (`tuning`, and for plain TCP `tcp.autotune`); False: connections have the whole at once."""
     initial_receive_buffer: int = 128 << 10
     initial_send_buffer: int = 128 << 10
     nodelay: bool = False
@@ -199,6 +199,10 @@ class Config:
     """Port told with those addresses (RFC 8684 §3.4.1), where subflows are to go; it needs no
     listener, for a token tells the connection. 0: none is told, so the connection's own."""
 
+    max_buffer_memory: int = 512 << 20
+    """Bytes that the buffers of all connections hold together, beside 16 KiB of each buffer (64 KiB
+    to 1 TiB; Linux's `tcp_mem`). From three quarters of it on no buffer grows and no window opens
+    by more than four segments; beyond it new data is dropped and not acknowledged."""
     max_connections: int = 65536
     max_time_wait: int = 16384
     backlog: int = 1024
@@ -262,6 +266,7 @@ class Config:
             "max_addresses": (0, 255),
             "add_addr_retries": (0, 10),
             "announce_port": (0, 65535),
+            "max_buffer_memory": (1 << 16, 1 << 40),
             "max_connections": (1, 1 << 24),
             "challenge_acks_per_second": (0, 1 << 24),
             "resets_per_second": (0, 1 << 24),

@@ -22,6 +22,7 @@ from mptcp.reorder import ReorderQueue
 from mptcp.reorder_shortcuts import Aggreg
 from mptcp.retransmit_queue import DataChunk, RetransmitQueue
 from mptcp.send_order import Ahead
+from mptcp.tcp.memory import FREE, PRESSED_WINDOW, HostMemory
 from mptcp.tcp.reassembly import true_size
 
 COALESCE: Final = 4096
@@ -36,16 +37,21 @@ class DataSender:
         "ahead",
         "capacity",
         "chunks",
+        "host",
         "nxt",
         "queue",
         "queued",
+        "reserved",
         "retransmit",
         "una",
         "wnd_end",
     )
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, host: HostMemory | None = None) -> None:
         self.capacity = capacity
+        self.host = host or HostMemory()
+        self.reserved = FREE
+        """Its account there (`tcp.memory`)."""
         self.una = 0  # lowest DSN not DATA_ACKed
         self.nxt = 0  # next DSN to give to a subflow
         self.wnd_end = 0  # largest DATA_ACK + window seen (RFC 8684 §3.3.5: it never shrinks)
@@ -72,7 +78,11 @@ class DataSender:
 
     def room(self) -> int:
         """Bytes `write` would take."""
-        return max(0, self.capacity - self.used)
+        capacity = self.capacity
+        if self.host.full:
+            self.host.look()
+            capacity = min(capacity, FREE) if self.host.full else capacity
+        return max(0, capacity - self.used)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Queue as much of `data` as fits; returns the bytes taken.
@@ -88,6 +98,8 @@ class DataSender:
             whole = data if isinstance(data, bytes) else bytes(memoryview(data)[:size])
             self.queue.append(memoryview(whole)[:size])
         self.queued += size
+        if self.used > self.reserved:
+            self.reserved = self.host.reserve(self.reserved, self.used)
         return size
 
     def peek(self, size: int) -> list[memoryview]:
@@ -145,17 +157,24 @@ class DataReceiver:
         "adv",
         "buffer",
         "fin_dsn",
+        "host",
         "mapped",
         "memory",
         "nxt",
         "queue",
         "reorder",
+        "reserved",
         "step",
         "unread",
     )
 
-    def __init__(self, buffer: int, reorder: ReorderQueue | None = None) -> None:
+    def __init__(
+        self, buffer: int, reorder: ReorderQueue | None = None, host: HostMemory | None = None
+    ) -> None:
         self.buffer = buffer
+        self.host = host or HostMemory()
+        self.reserved = FREE
+        """Its account there (`tcp.memory`)."""
         self.step = min(buffer // 2, WINDOW_STEP)
         """The window moves on by at least so much (RFC 9293 §3.8.6.2.2, silly windows)."""
         self.nxt = 0  # next DSN expected: what DATA_ACK says
@@ -181,9 +200,16 @@ class DataReceiver:
     def window(self) -> int:
         """Bytes the peer may send beyond `nxt` now; moves the promised edge, never back."""
         free = self.buffer - self.unread
+        held = self.memory + self.reorder.memory + self.mapped
+        if held > self.reserved:
+            self.reserved = self.host.reserve(self.reserved, held)
+        if self.host.pressed:
+            self.host.look()
+            if self.host.pressed:
+                free = min(free, PRESSED_WINDOW - self.unread)
         # What is charged beyond twice the buffer shrinks the offer: small segments pin more than
         # they carry (Linux's sk_rmem_alloc against sk_rcvbuf does the same).
-        spare = (2 * self.buffer - self.memory - self.reorder.memory - self.mapped) // 2
+        spare = (2 * self.buffer - held) // 2
         edge = self.nxt + max(0, min(free, spare))
         if edge - self.adv >= self.step:
             self.adv = edge

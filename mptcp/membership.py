@@ -62,7 +62,7 @@ class Membership:
             subflow.local, subflow.local_port, subflow.remote, subflow.remote_port
         )
         subflow.path_index = 1
-        meta.options.on_open(subflow)
+        meta.buffers.on_open(subflow)
         if meta.listener is not None:
             meta.stack.emit(Accepted(meta.listener, meta))
         else:
@@ -86,6 +86,7 @@ class Membership:
             return  # its fourth ACK came late: the connection is over, and so is this subflow
         meta.stack.emit(SubflowEstablished(meta, subflow))
         meta.orphan_deadline = NEVER
+        meta.buffers.on_joined(subflow, now)
         meta.wait_for_peer(now)
         meta.paths.manager.on_subflow_established(subflow.path_index, now)
         for chunk in meta.tx.chunks:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mptcp import keys
+from mptcp.buffers import Buffers
 from mptcp.config import Config
 from mptcp.data_queues import DataReceiver, DataSender
 from mptcp.data_states import DataState, DataTimeWait, data_state
@@ -73,6 +74,7 @@ class MetaSocket:
         self.paths = PathControl(self)
         self.membership = Membership(self)
         self.receiving = Receiving(self)
+        self.buffers = Buffers(self)
         self.options = SocketOptions(self)
         """What the application may set for this connection alone."""
         # keys (RFC 8684 §3.1)
@@ -92,10 +94,10 @@ class MetaSocket:
         self.confirmed = False
         """Both sides know that MPTCP is in use: subflows may be added (RFC 8684 §3.1)."""
         # data
-        self.tx = DataSender(config.send_buffer)
+        self.tx = DataSender(config.send_buffer, stack.memory)
         self.tx.start(self.local_idsn)
         reorder = reorder_queues.get(config.reorder)(config.max_reorder_runs)
-        self.rx = DataReceiver(config.receive_buffer, reorder)
+        self.rx = DataReceiver(config.receive_buffer, reorder, stack.memory)
         # subflows
         self.subflows: list[Subflow] = []
         self.controllers: list[CongestionControl] = []
@@ -162,8 +164,8 @@ class MetaSocket:
         self.readable_pending = False
         parts = self.rx.take(limit)
         if parts:
-            if self.options.tuning is not None:
-                self.options.on_read(parts, self.stack.now)
+            if self.buffers.growing:
+                self.buffers.on_read(parts, self.stack.now)
             self.receiving.maybe_update_window()
         return parts
 
@@ -251,6 +253,8 @@ class MetaSocket:
 
     def _acknowledged(self, data_ack: int, now: int) -> None:
         tx = self.tx
+        if self.writable_wanted:
+            self.buffers.expand_send_buffer()
         tx.acknowledge(data_ack)
         self.dispatcher.backoff = 0
         if self.data_fin_due and data_ack > self.data_fin_dsn:
@@ -258,11 +262,9 @@ class MetaSocket:
             self.data_fin_acked = True
             self.check_closed(now)
             self.wait_for_peer(now)
-        if self.writable_wanted:
-            self.options.expand_send_buffer()
-            if tx.used * 2 <= tx.capacity:
-                self.writable_wanted = False
-                self.stack.emit(Writable(self))
+        if self.writable_wanted and tx.used * 2 <= tx.capacity:
+            self.writable_wanted = False
+            self.stack.emit(Writable(self))
 
     def on_subflow_acked(self, subflow: Subflow, acked: int, now: int) -> None:
         """In fallback the subflow's acknowledgements are the connection's."""

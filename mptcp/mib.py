@@ -76,6 +76,9 @@ KERNEL: Final = {
     "TcpExtTCPOFODrop": "Segments out of order that found no room",
     "TcpExtTCPDSACKOldSent": "DSACKs sent for data acknowledged before (RFC 2883)",
     "TcpExtTCPDSACKOfoSent": "DSACKs sent for data held out of order",
+    "TcpExtTCPRcvQDrop": "Segments in order that found no room in the host's memory",
+    "TcpExtTCPMemoryPressures": "Times the host's memory for buffers became short",
+    "TcpExtTCPMemoryPressuresChrono": "Milliseconds for which it was short, up to the last end",
     # TcpExt: loss
     "TcpExtTCPTimeouts": "Expiries of the retransmission timer, SYNs' included",
     "TcpExtTCPSynRetrans": "SYNs and SYN/ACKs sent again",

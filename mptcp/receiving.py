@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mptcp.errors import ConnectionEnd
+from mptcp.tcp.memory import FREE
 
 if TYPE_CHECKING:
     from mptcp.meta_socket import MetaSocket
@@ -41,7 +42,7 @@ class Receiving:
         rx = meta.rx
         end = dsn + len(view)
         reorder = rx.reorder
-        if dsn == rx.nxt and (not reorder.runs or reorder.first > end):
+        if dsn == rx.nxt and (not reorder.runs or reorder.first > end) and not rx.host.full:
             rx.append(view)
         else:
             if end <= rx.nxt:
@@ -53,6 +54,8 @@ class Receiving:
                 # same ACK: RFC 9293 §3.10.7.4) from a newer DATA_ACK, and so sends beyond our
                 # edge, but never beyond this one.
                 meta.stack.counters["MPTcpExtNoDSSInWindow"] += 1
+                return
+            if rx.host.full and self._dropped(dsn):
                 return
             if dsn > rx.nxt:
                 if not reorder.has_room(2 * rx.buffer, view):
@@ -78,6 +81,23 @@ class Receiving:
             for ready in reorder.pop_ready(rx.nxt):
                 rx.append(ready)
         self._delivered(now)
+
+    def _dropped(self, dsn: int) -> bool:
+        """The host's memory is full: whether this is not kept, and so not DATA_ACKed.
+
+        What fills the hole is taken, unless the application does not read: what lies beyond the
+        hole leaves no other way.
+        """
+        meta = self.meta
+        rx = meta.rx
+        if dsn > rx.nxt and rx.reorder.memory > FREE:
+            meta.stack.counters["MPTcpExtRcvPruned"] += 1
+        elif dsn <= rx.nxt and rx.memory > FREE:
+            meta.stack.counters["TcpExtTCPRcvQDrop"] += 1
+        else:
+            return False
+        rx.host.look()
+        return True
 
     def on_plain_data(self, view: memoryview, now: int) -> None:
         """In-order data of a connection that is plain TCP."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from mptcp.config import SECOND
 from mptcp.priority import Priorities
-from mptcp.tcp.autotune import ReceiveTuning, send_buffer
 from mptcp.tcp.keepalive import KeepAlive, start_keepalive
 from mptcp.tcp.state import FLUSHING
 from mptcp.tcp.user_timeout import UserTimeout, advertise, timeout_changed
@@ -30,12 +29,8 @@ class SocketOptions:
         "_dscp",
         "_keepalive",
         "_meta",
-        "_receive_set",
-        "_send_set",
         "_user_timeout",
         "priorities",
-        "send_tuned",
-        "tuning",
     )
 
     def __init__(self, meta: MetaSocket) -> None:
@@ -45,12 +40,6 @@ class SocketOptions:
         self._dscp = meta.config.dscp
         self.priorities = Priorities(meta)
         """Which subflows the peer is to use as backups."""
-        self._receive_set = False
-        self._send_set = False
-        self.tuning: ReceiveTuning | None = None
-        """Right-sizing of the receive buffer, while it may still grow."""
-        self.send_tuned = False
-        """The send buffer follows the congestion window."""
 
     def keepalive(
         self,
@@ -111,13 +100,9 @@ class SocketOptions:
             if value is not None and not 4096 <= value <= high:
                 raise ValueError(f"{name} = {value} is out of range: use 4096 to {high}")
         if receive is not None:
-            self._receive_set = True
-            self._meta.rx.buffer = receive
-            self._stop_tuning()
+            self._meta.buffers.set_receive(receive)
         if send is not None:
-            self._send_set = True
-            self._meta.tx.capacity = send
-            self.send_tuned = False
+            self._meta.buffers.set_send(send)
 
     def backup(self, address: str | bytes, backup: bool = True) -> None:
         """Ask the peer to send to our `address` only while no other subflow works, or no longer so.
@@ -134,50 +119,6 @@ class SocketOptions:
         self._dscp = code_point
         for subflow in self._meta.subflows:
             subflow.tos = code_point << 2
-
-    # -- tuning, called by the connection ------------------------------------------------------
-
-    def on_open(self, subflow: Subflow) -> None:
-        """The connection stands: from here on a plain TCP connection's buffers are tuned."""
-        meta = self._meta
-        config = meta.config
-        if not meta.fallback or not config.autotune:
-            return
-        if not self._send_set:
-            self.send_tuned = True
-            meta.tx.capacity = min(config.initial_send_buffer, config.send_buffer)
-        if self._receive_set:
-            return
-        rx = meta.rx
-        rx.buffer = min(config.initial_receive_buffer, config.receive_buffer)
-        # The whole of the cap was offered; promised is what a SYN can say of it, 64 KiB.
-        rx.adv = rx.nxt + subflow.rcv_adv - subflow.rcv_nxt
-        if rx.buffer < config.receive_buffer:
-            self.tuning = ReceiveTuning(subflow, config.receive_buffer, subflow.host.now)
-            subflow.receive_tuning = self.tuning
-
-    def on_read(self, parts: list[memoryview], now: int) -> None:
-        """The application took `parts` of a connection that has `tuning`."""
-        meta = self._meta
-        tuning = self.tuning
-        if tuning is None or not meta.subflows:
-            return
-        rx = meta.rx
-        rx.buffer = tuning.on_read(meta.subflows[0], sum(map(len, parts)), rx.buffer, now)
-        if rx.buffer >= tuning.limit:
-            self._stop_tuning()
-
-    def _stop_tuning(self) -> None:
-        self.tuning = None
-        for subflow in self._meta.subflows:
-            subflow.receive_tuning = None
-
-    def expand_send_buffer(self) -> None:
-        """The application waits for room."""
-        meta = self._meta
-        if self.send_tuned and meta.subflows:
-            limit = meta.config.send_buffer
-            meta.tx.capacity = send_buffer(meta.subflows[0], meta.tx.capacity, limit)
 
     def apply(self, subflow: Subflow) -> None:
         """Called for each new subflow."""

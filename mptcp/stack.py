@@ -54,6 +54,7 @@ from mptcp.tcp.fastopen import CookieCache, CookieKeys
 from mptcp.tcp.host import Interface, Transmit
 from mptcp.tcp.input import segment_arrives
 from mptcp.tcp.known_mtus import PathMtuCache
+from mptcp.tcp.memory import FREE, UNLIMITED, HostMemory, quanta
 from mptcp.tcp.state import NEVER, State
 from mptcp.tcp.syncookies import SynCookies
 from mptcp.timers import BlurredLimit, RateLimit, Timed, TimerHeap
@@ -126,6 +127,10 @@ class Stack:
         self.blackholes = Blackholes(config.blackhole_entries, config.blackhole_timeout_us)
         """Destinations that get plain SYNs for a while (RFC 8684 §3.9.3)."""
         self.counters: Counter[str] = Counter()
+        self.memory = HostMemory(
+            config.max_buffer_memory, self.counters, self._time, self._count_memory
+        )
+        """What all buffers together may hold."""
         self.now = now
         self.book = AddressBook()
         self.connections: dict[bytes, TcpConnection] = {}
@@ -427,6 +432,10 @@ class Stack:
     def forget_meta(self, meta: MetaSocket) -> None:
         """The connection is over: free its token and its place in the backlog."""
         self.metas.discard(meta)
+        # What is left to read is the application's now.
+        self.memory.release(meta.rx.reserved)
+        self.memory.release(meta.tx.reserved)
+        meta.rx.reserved = meta.tx.reserved = UNLIMITED
         self._timers.forget(meta)
         if meta.time_wait is None and self.tokens.get(meta.token) is meta:
             del self.tokens[meta.token]
@@ -458,6 +467,22 @@ class Stack:
             self._events.append(event)
             if self.monitors:
                 tell_event(event)
+
+    def _time(self) -> int:
+        return self.now
+
+    def _count_memory(self) -> int:
+        """Set the accounts of all buffers anew; their sum (`tcp.memory`)."""
+        total = 0
+        for meta in self.metas:
+            rx = meta.rx
+            rx.reserved = quanta(rx.memory + rx.reorder.memory + rx.mapped)
+            meta.tx.reserved = quanta(meta.tx.used)
+            total += rx.reserved + meta.tx.reserved - 2 * FREE
+        for connection in self.connections.values():
+            connection.reserved = quanta(connection.reassembly.memory)
+            total += connection.reserved - FREE
+        return total
 
     # -- time and output -----------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ from mptcp.tcp import allowance, output
 from mptcp.tcp.chunks import SentChunk
 from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.host import Host, Interface, Transmit
+from mptcp.tcp.memory import FREE
 from mptcp.tcp.output import Kind
 from mptcp.tcp.state import NEVER, State
 from mptcp.unmapped import Unmapped
@@ -455,6 +456,13 @@ class Subflow(TcpConnection):
 
     def receive_window(self) -> int:
         return self.meta.receive_window()
+
+    def refuses_data(self) -> bool:
+        # With MPTCP the connection decides, which knows what fills its hole.
+        if self.mptcp or self.meta.rx.memory <= FREE:
+            return False
+        self.memory.look()
+        return True
 
     def on_options(self, seg: Segment, now: int) -> bool:
         if not self.mptcp:

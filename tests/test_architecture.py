@@ -56,6 +56,7 @@ LAYERS = [
     },
     {
         "blackholes",
+        "buffers",
         "events",
         "delivery",
         "fallback",
@@ -67,6 +68,7 @@ LAYERS = [
         "subflow",
         "subflow_input",
         "subflow_options",
+        "tuning",
     },
     {
         "cloning",

@@ -1,4 +1,4 @@
-"""Buffers that follow what a connection achieves (plain TCP; MPTCP's are fixed).
+"""Buffers that follow what a plain TCP connection achieves (MPTCP's: `mptcp.tuning`).
 
 Receiving is Linux's dynamic right-sizing (`tcp_rcv_space_adjust`; Fisk and Feng, 2001): the window
 shall be twice what the application took in the last round trip, so that a sender in slow start,
@@ -43,8 +43,8 @@ class ReceiveTuning:
         self._mark = 0
         self._mark_at = 0
 
-    def on_data(self, conn: TcpConnection, ts_ecr: int, now: int) -> None:
-        """A segment with payload came: learn the round trip."""
+    def on_data(self, conn: TcpConnection, size: int, ts_ecr: int, now: int) -> None:
+        """A segment with `size` bytes of payload came: learn the round trip."""
         if conn.ts_ok:
             if ts_ecr and ts_ecr != self._ecr:
                 self._ecr = ts_ecr

@@ -26,6 +26,7 @@ from mptcp.tcp.fastopen import ClientFastOpen, ServerFastOpen
 from mptcp.tcp.handshake import take_syn
 from mptcp.tcp.host import Host, Interface, Transmit
 from mptcp.tcp.keepalive import KeepAlive
+from mptcp.tcp.memory import FREE
 from mptcp.tcp.pacing import Pacer
 from mptcp.tcp.pmtu import PathMtu
 from mptcp.tcp.reassembly import Reassembly
@@ -85,6 +86,8 @@ class TcpConnection:
         self.rcv_adv = 0  # right edge of the window promised to the peer
         self.rcv_wscale = 0  # Rcv.Wind.Shift (RFC 7323 §2.2)
         self.reassembly = Reassembly()
+        self.memory = host.memory
+        self.reserved = FREE  # the account of `reassembly` there
         self.rcv_mss = 536  # largest segment seen: what "full-sized" means for delayed ACKs
         # options in use
         self.wscale_ok = False
@@ -184,6 +187,10 @@ class TcpConnection:
     def receive_window(self) -> int:
         """Bytes the upper layer can take beyond RCV.NXT."""
         return self.config.receive_buffer
+
+    def refuses_data(self) -> bool:
+        """The host's memory is full: whether the next bytes are to come again later."""
+        return False
 
     def extra_options(self, kind: output.Kind, chunk: SentChunk | None, room: int) -> list[bytes]:
         """Options of the upper layer for a segment, at most `room` bytes when padded."""
@@ -332,6 +339,8 @@ class TcpConnection:
         self.acks_owed = 0
         self.controls.clear()
         self.reassembly.clear()
+        self.memory.release(self.reserved)
+        self.reserved = FREE
         self.host.forget(self)
         self.on_closed(end, now)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mptcp.tcp.chunks import SentChunk
     from mptcp.tcp.connection import TcpConnection
     from mptcp.tcp.known_mtus import PathMtuCache
+    from mptcp.tcp.memory import HostMemory
     from mptcp.wire.tcp import Segment
 
 GSO_NONE: Final = 0
@@ -110,6 +111,7 @@ class Host(Protocol):
 
     config: Config
     counters: Counter[str]
+    memory: HostMemory
     now: int
     path_mtus: PathMtuCache
 

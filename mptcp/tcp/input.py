@@ -14,6 +14,7 @@ from mptcp.errors import ConnectionEnd
 from mptcp.tcp.ack_input import take_ack
 from mptcp.tcp.ecn import CE, ECN_MASK
 from mptcp.tcp.handshake import establish, take_syn
+from mptcp.tcp.memory import FREE
 from mptcp.tcp.reassembly import true_size
 from mptcp.tcp.state import CAN_RECEIVE, State
 from mptcp.tcp.stats import segments
@@ -319,16 +320,18 @@ def _take_payload(
     if seq + len(payload) > conn.rcv_adv:
         payload = payload[: max(0, conn.rcv_adv - seq)]
     if conn.receive_tuning is not None:
-        conn.receive_tuning.on_data(conn, seg.ts_ecr, now)
+        conn.receive_tuning.on_data(conn, len(payload), seg.ts_ecr, now)
     if seq > rcv_nxt:
         reassembly = conn.reassembly
         if reassembly.starts and len(payload):
             _received_twice(conn, *reassembly.overlap(seq, seq + len(payload)))
-        limit = 2 * conn.config.receive_buffer
+        limit = 2 * conn.config.receive_buffer if not conn.memory.full else FREE
         if reassembly.memory + true_size(payload) <= limit and len(payload):
             reassembly.insert(seq, payload)
             stats.rcv_ooopack += segments(len(payload), segment_size)
             conn.host.counters["TcpExtTCPOFOQueue"] += 1
+            if reassembly.memory > conn.reserved:
+                conn.reserved = conn.memory.reserve(conn.reserved, reassembly.memory)
         else:
             conn.host.counters["TcpExtTCPOFODrop"] += 1
         conn.ack_now()  # RFC 5681 §4.2: at once, so that the sender sees the hole
@@ -340,6 +343,10 @@ def _take_payload(
         _received_twice(conn, *conn.reassembly.overlap(seq, seq + len(payload)))
     size = len(payload)
     if not size:
+        conn.ack_now()
+        return
+    if conn.memory.full and conn.refuses_data():
+        conn.host.counters["TcpExtTCPRcvQDrop"] += 1
         conn.ack_now()
         return
     conn.rcv_nxt = rcv_nxt + size

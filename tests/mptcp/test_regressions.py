@@ -167,7 +167,8 @@ def test_close_sends_all_that_was_accepted() -> None:
     """RFC 9293 §3.10.4: CLOSE sends what is queued first, however long it takes; the wait for the
     peer's end (`Config.fin_wait_2_us`) begins after it."""
     data = payload(500_000)
-    sim, a, b, _ = network(1, a={"fin_wait_2_us": seconds(3)}, rate_bps=500_000, queue_bytes=60_000)
+    sender: dict[str, object] = {"fin_wait_2_us": seconds(3), "autotune": False}
+    sim, a, b, _ = network(1, a=sender, rate_bps=500_000, queue_bytes=60_000)
     b.stack.listen(80)
     server = Program(b, b"", shuts_down=False)
     connection = a.stack.connect("10.0.0.2", 80)

@@ -49,7 +49,7 @@ def test_light_and_bulk_traffic(scheduler: str, offload: bool) -> None:
     """Small writes with both paths free, then more than the windows take: all arrives."""
     sim = Simulation(seed=11)
     print(f"seed {sim.seed}")
-    a = sim.host("a", scheduler=scheduler, nodelay=True)
+    a = sim.host("a", scheduler=scheduler, nodelay=True, autotune=False)
     b = sim.host("b")
     for path, (rate, delay) in enumerate([(40_000_000, 7_500), (20_000_000, 20_000)], 1):
         sim.connect(

@@ -84,6 +84,15 @@ class DataSender:
             capacity = min(capacity, FREE) if self.host.full else capacity
         return max(0, capacity - self.used)
 
+    def writable(self) -> bool:
+        """Whether to wake a program that waits for room.
+
+        A third is free (Linux's `sk_stream_is_writeable`), or subflows that could send find nothing
+        in part B while what a slow one carries keeps A large.
+        """
+        free = self.capacity - self.used
+        return free * 3 >= self.capacity or (not self.queued and free * 8 >= self.capacity)
+
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Queue as much of `data` as fits; returns the bytes taken.
 

@@ -2,7 +2,8 @@
 
 Events of one connection come in the order of what happened: `Connected` or `Accepted` first,
 `Closed` last and once. `Readable` and `Writable` are edges: after `Readable` read until `recv()`
-returns nothing; after `Writable` the send buffer is at most half full.
+returns nothing; after `Writable` the send buffer has room for a third of what it holds, or an
+eighth and nothing to send.
 """
 
 from __future__ import annotations

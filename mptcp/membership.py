@@ -47,7 +47,7 @@ class Membership:
             if meta.write_closed:
                 meta.send_close()
             meta.stack.emit(SubflowEstablished(meta, subflow))
-            if meta.writable_wanted and tx.used * 2 <= tx.capacity:  # a SYN has carried some
+            if meta.writable_wanted and tx.writable():  # a SYN has carried some
                 meta.writable_wanted = False
                 meta.stack.emit(Writable(meta))
         elif subflow.fully_established:

@@ -262,7 +262,7 @@ class MetaSocket:
             self.data_fin_acked = True
             self.check_closed(now)
             self.wait_for_peer(now)
-        if self.writable_wanted and tx.used * 2 <= tx.capacity:
+        if self.writable_wanted and tx.writable():
             self.writable_wanted = False
             self.stack.emit(Writable(self))
 

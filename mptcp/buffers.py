@@ -100,6 +100,20 @@ class Buffers:
         if rx.buffer >= limit:
             self._stop_tuning()
 
+    def on_exhausted(self) -> None:
+        """What lies beyond a hole has come to the edge of the window: a path takes longer to mend
+        a loss than any round trip says (RFC 6182 §5.3 names the RTO), and the others would stop.
+
+        The ACK that goes out for it tells of twice the window. Nobody gets it for nothing: not
+        more than has been delivered so far.
+        """
+        meta = self._meta
+        rx = meta.rx
+        if self.tuning is None or rx.unread > rx.buffer >> 1 or meta.stack.memory.pressed:
+            return
+        delivered = rx.nxt - meta.remote_idsn
+        rx.buffer = max(rx.buffer, min(2 * rx.buffer, delivered, meta.config.receive_buffer))
+
     def _stop_tuning(self) -> None:
         self._tuned = False
         if self.tuning is not None:
@@ -108,6 +122,18 @@ class Buffers:
         self._plain = None
         for subflow in self._meta.subflows:
             subflow.receive_tuning = None
+
+    def on_starved(self) -> None:
+        """A subflow could send, but all that the buffer takes is in flight: the DATA_ACK that a
+        silent path holds up must not stop the others."""
+        meta = self._meta
+        tx = meta.tx
+        if not self.send_tuned or meta.fallback or meta.stack.memory.pressed:
+            return
+        wanted = min(2 * (tx.nxt - tx.una), meta.config.send_buffer)
+        if wanted > tx.capacity and tx.wnd_end > tx.nxt:
+            tx.capacity = wanted
+            meta.tell_writable()
 
     def expand_send_buffer(self) -> None:
         """The application waits for room, and a DATA_ACK is about to be taken."""
@@ -120,14 +146,13 @@ class Buffers:
             tx.capacity = send_buffer(meta.subflows[0], tx.capacity, limit)
             return
         # Thesis §4.3.6: the product of each path's bandwidth with the delay of the slowest one; the
-        # congestion window is that with its own. Or, while a path is silent, what waits for it.
+        # congestion window is that with its own.
         rtt_max = 0
         for subflow in meta.subflows:
             if subflow.usable and subflow.srtt > rtt_max:
                 rtt_max = subflow.srtt
-        wanted = 2 * (tx.nxt - tx.una)
         needed = 0
         for subflow in meta.subflows:
             if subflow.usable and subflow.srtt:
                 needed += CWNDS * subflow.cwnd * rtt_max // subflow.srtt
-        tx.capacity = max(tx.capacity, min(max(wanted, needed), limit))
+        tx.capacity = max(tx.capacity, min(needed, limit))

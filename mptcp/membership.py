@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mptcp.errors import ConnectionEnd
-from mptcp.events import Accepted, Connected, SubflowClosed, SubflowEstablished, Writable
+from mptcp.events import Accepted, Connected, SubflowClosed, SubflowEstablished
 from mptcp.monitor import tell_connection
 from mptcp.path_manager.base import EndpointId
 from mptcp.tcp.state import NEVER
@@ -47,9 +47,7 @@ class Membership:
             if meta.write_closed:
                 meta.send_close()
             meta.stack.emit(SubflowEstablished(meta, subflow))
-            if meta.writable_wanted and tx.writable():  # a SYN has carried some
-                meta.writable_wanted = False
-                meta.stack.emit(Writable(meta))
+            meta.tell_writable()  # a SYN has carried some
         elif subflow.fully_established:
             self.on_joined(subflow, now)
 

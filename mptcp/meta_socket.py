@@ -262,7 +262,11 @@ class MetaSocket:
             self.data_fin_acked = True
             self.check_closed(now)
             self.wait_for_peer(now)
-        if self.writable_wanted and tx.writable():
+        self.tell_writable()
+
+    def tell_writable(self) -> None:
+        """Wake the application if it waits for room and there is enough."""
+        if self.writable_wanted and self.tx.writable():
             self.writable_wanted = False
             self.stack.emit(Writable(self))
 

@@ -7,7 +7,7 @@ told to the application, and the DATA_FIN (§3.3.3) is the end.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mptcp.errors import ConnectionEnd
 from mptcp.tcp.memory import FREE
@@ -15,6 +15,10 @@ from mptcp.tcp.memory import FREE
 if TYPE_CHECKING:
     from mptcp.meta_socket import MetaSocket
     from mptcp.subflow import Subflow
+
+
+NEARLY: Final = 2 * 1460
+"""A sender leaves less than this of a window unused (RFC 9293 §3.8.6.2.1)."""
 
 
 class Receiving:
@@ -65,6 +69,8 @@ class Receiving:
                     return
                 counters = meta.stack.counters
                 counters["MPTcpExtOFOQueue"] += 1
+                if end + NEARLY > rx.adv:
+                    meta.buffers.on_exhausted()
                 runs = reorder.runs
                 if not runs or dsn >= reorder.last:
                     counters["MPTcpExtOFOQueueTail"] += 1

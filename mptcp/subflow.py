@@ -302,7 +302,10 @@ class Subflow(TcpConnection):
         return self.meta.tx.queued > 0
 
     def held_by_buffer(self) -> bool:
-        return self.meta.writable_wanted
+        if not self.meta.writable_wanted:
+            return False
+        self.meta.buffers.on_starved()
+        return True
 
     def send_window(self) -> int:
         return min(self.snd.window_room(), self.meta.dispatcher.send_window(self))

@@ -11,6 +11,9 @@ nothing holds the subflow back; but what a small buffer holds back for the rest 
 taken for all that the path can do, and when a slow path joins the buffer is right before its first
 byte has come: its round trip is known from the handshake.
 
+Where a path mends its losses only after a time-out a hole lasts longer than any round trip. Then
+the others come to the edge of the window, and that doubles the buffer (`Buffers.on_exhausted`).
+
 The round trip of the peer's data is that of the timestamps it echoes (RFC 7323 §4); the other way
 of plain TCP, the time in which a window came, says nothing where the window is shared. Without
 timestamps it is that of the handshake, or of our own data.

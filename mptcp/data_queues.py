@@ -88,7 +88,7 @@ class DataSender:
         """Whether to wake a program that waits for room.
 
         A third is free (Linux's `sk_stream_is_writeable`), or subflows that could send find nothing
-        in part B while what a slow one carries keeps A large.
+        in portion A while what a slow one carries keeps B large.
         """
         free = self.capacity - self.used
         return free * 3 >= self.capacity or (not self.queued and free * 8 >= self.capacity)

@@ -108,7 +108,7 @@ def test_a_path_that_fails_does_not_stop_the_other(buffer: int) -> None:
     assert sim.now - cut_at < seconds(4)
     assert min(least) >= 2 * 1460
     assert bulk.connection is not None
-    assert bulk.connection.tx.reinjected_bytes > 0
+    assert bulk.connection.tx.retransmit.taken_bytes > 0
 
 
 def windows(flows: list[Seen]) -> list[int]:

@@ -55,20 +55,36 @@ class Replayed:
 _recorded: list[Operation] = []
 
 
-class _Recorder(Aggreg):
+class _Recorder(ReorderQueue):
     """The default queue, and a list of what it was asked."""
 
     def __init__(self, limit: int = MAX_RUNS) -> None:
         super().__init__(limit)
+        self._queue = Aggreg(limit)  # which, compiled, can be no base of this
         _recorded.clear()
 
     def insert(self, subflow: int, dsn: int, view: memoryview) -> int:
         _recorded.append((subflow, dsn, memoryview(bytes(len(view)))))
-        return super().insert(subflow, dsn, view)
+        size = self._queue.insert(subflow, dsn, view)
+        self._tell()
+        return size
 
     def pop_ready(self, rcv_nxt: int) -> list[memoryview]:
         _recorded.append((0, rcv_nxt, None))
-        return super().pop_ready(rcv_nxt)
+        ready = self._queue.pop_ready(rcv_nxt)
+        self._tell()
+        return ready
+
+    def forget(self, subflow: int) -> None:
+        self._queue.forget(subflow)
+
+    def clear(self) -> None:
+        self._queue.clear()
+        self._tell()
+
+    def _tell(self) -> None:
+        for name in ("runs", "nodes", "first", "last", "memory", "hits", "misses", "steps"):
+            setattr(self, name, getattr(self._queue, name))
 
 
 def record(links: Sequence[Link], seed: int, seconds: float) -> tuple[Trace, float]:

@@ -39,7 +39,7 @@ if __name__ == "__main__":
     a, b = sim.host("a", path_manager="two_ports"), sim.host("b")
     sim.connect(a, "10.0.1.1/24", b, "10.0.1.2/24", rate_bps=10_000_000, delay_us=10_000)
     b.stack.listen(80)
-    (connection := a.stack.connect("10.0.1.2", 80)).send(bytes(200_000))
+    (connection := a.stack.connect("10.0.1.2", 80)).send(bytes(120_000))
     sim.run(1_000_000)
     for flow in connection.subflows:
         print(f"path {flow.path_index}: port {flow.local_port}, {flow.snd.bytes_acked} bytes")

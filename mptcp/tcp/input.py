@@ -154,8 +154,6 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
             return False
         if seq >= edge:
             conn.host.counters["TcpExtBeyondWindow"] += 1
-        if flags & SYN:
-            conn.host.counters["TcpExtTCPSYNChallenge"] += 1
         # Zero-window probes and old duplicates: answer with what we have (§3.10.7.4). RFC 7323
         # §5.3 R2 ends here. After a silence the repeat updates TS.Recent all the same, as in Linux:
         # an ACK of ours was lost, and the echo of what it acknowledged would make the peer measure
@@ -167,7 +165,9 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
             if length:
                 conn.host.counters["TcpExtDelayedACKLost"] += 1
                 _received_twice(conn, seq, min(seq + len(seg.payload), rcv_nxt))
-        if length or _may_answer_bare(conn, now):
+        if flags & SYN:
+            _challenge_syn(conn, now)
+        elif length or _may_answer_bare(conn, now):
             conn.ack_now()
         return False
     if flags & RST:
@@ -186,11 +186,16 @@ def _acceptable(conn: TcpConnection, seg: Segment, seq: int, now: int) -> bool:
             conn.syn_pending = True
             conn.host.mark_ready(conn)
         else:
-            conn.host.counters["TcpExtTCPSYNChallenge"] += 1
-            if conn.host.allow_challenge_ack(now):
-                conn.ack_now()
+            _challenge_syn(conn, now)
         return False
     return True
+
+
+def _challenge_syn(conn: TcpConnection, now: int) -> None:
+    """RFC 5961 §4.2: what a restarted peer answers with the right reset, and a forger cannot."""
+    conn.host.counters["TcpExtTCPSYNChallenge"] += 1
+    if conn.host.allow_challenge_ack(now):
+        conn.ack_now()
 
 
 def _may_answer_bare(conn: TcpConnection, now: int) -> bool:

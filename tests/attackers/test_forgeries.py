@@ -55,8 +55,10 @@ def test_blind_guesses(flags: int, at_client: bool) -> None:
     counters = attacked(scene, at_client)
     assert scene.packets > 1000
     if flags & SYN:
-        # Linux draws each second's limit of 100 up to one and a half times.
-        assert 0 < counters["TcpExtTCPChallengeACK"] <= 150 * (scene.sim.now // 1_000_000 + 1)
+        # Each is challenged, up to the limit, which is drawn anew each second (RFC 5961 §7).
+        limit = scene.client.stack.config.challenge_acks_per_second * 3 // 2
+        assert counters["TcpExtTCPSYNChallenge"] > 1000
+        assert 500 < counters["TcpExtTCPChallengeACK"] <= limit * (scene.sim.now // 1_000_000 + 1)
 
 
 @TARGETS

@@ -1,11 +1,12 @@
-"""A congestion controller of your own, against NewReno: `python examples/half_reno.py`.
+"""A congestion controller of your own: `python examples/half_reno.py [NAME ...]`, any names.
 
 At a loss it gives up a quarter of its window, NewReno half, and so it gets more out of a path that
 loses packets for other reasons than congestion. In virtual time, on one path.
 """
 
-from mptcp.events import Event, Readable
-from mptcp.sim import LinkChange, Simulation
+import sys
+
+from mptcp.sim import Bulk, LinkChange, Simulation, Sink
 from mptcp.tcp.congestion import NewReno, controllers
 
 SIZE, START_US = 5_000_000, 1_000_000
@@ -23,21 +24,13 @@ def experiment(controller: str) -> int:
     a, b = sim.host("a", congestion_control=controller), sim.host("b")
     path = sim.connect(a, "10.0.1.1/24", b, "10.0.1.2/24", rate_bps=20_000_000, delay_us=20_000)
     path[0].change(LinkChange(loss=1 / 300))
-    received = 0
-
-    def read(event: Event) -> None:
-        nonlocal received
-        if isinstance(event, Readable):
-            received += len(event.connection.recv())
-
-    b.on_event = read
-    b.stack.listen(80)
-    a.stack.connect("10.0.1.2", 80).send(bytes(SIZE))
-    assert sim.run(until=lambda: received == SIZE)
+    sink = Sink(b)
+    Bulk(a, "10.0.1.2", size=SIZE)
+    assert sim.run(until=lambda: sink.received == SIZE)
     return sim.now - START_US
 
 
 if __name__ == "__main__":
-    for name in ("newreno", "half_reno"):
+    for name in sys.argv[1:] or ("newreno", "half_reno"):
         time = experiment(name)
         print(f"{name:9}  {time / 1e6:.2f} s  {SIZE * 8 / time:.1f} Mbit/s")

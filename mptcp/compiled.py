@@ -57,6 +57,7 @@ MODULES: Final = (
     "timers",
     "tuning",
     "unmapped",
+    "wvegas",
 )
 GROUP: Final = "mptcp_core"
 """mypyc puts the code itself into one library, `mptcp_core__mypyc`."""

@@ -39,15 +39,19 @@ class Config:
     (1 MB over 30 Mbit/s of 10 and 80 ms took 326 ms, with it 301, TCP on the better path 300), and
     for traffic of many short bursts a good part goes twice."""
     congestion_control: str = "lia"
-    """Registered name: `lia` (coupled, RFC 6356), `cubic` (RFC 9438) or `newreno` (RFC 5681)."""
+    """Registered name: `lia` (RFC 6356), `olia`, `balia` or `wvegas` couple the subflows of a
+    connection; `cubic` (RFC 9438) and `newreno` (RFC 5681) do not."""
     hystart: bool = True
-    """End the first slow start of `cubic` and `newreno` when the delay grows (RFC 9406), as Linux
-    does in CUBIC; False: only a loss ends it."""
+    """End the first slow start when the delay grows (RFC 9406), as Linux does in CUBIC; False: only
+    a loss ends it. `wvegas` ends it by delay in its own way, always."""
     slow_start_after_idle: bool = True
     """Shrink a congestion window that was not used for a retransmission timeout (RFC 2861), as
     Linux's `net.ipv4.tcp_slow_start_after_idle` says and by default does."""
     path_manager: str = "builtin"
-    """Registered name of the path manager."""
+    """Registered name of the path manager: `builtin`, `fullmesh` or `ndiffports`."""
+    ndiffports: int = 2
+    """Subflows over the first pair of addresses, the first one included, that the path manager
+    `ndiffports` wants (1 to 64; `max_subflows` holds, too)."""
     reorder: str = "aggreg"
     """Registered name of the out-of-order queue of connections (thesis §4.3.5, table 5.1):
     `aggreg`; `regular`, `tree` and `shortcuts` are there to compare it with."""
@@ -258,6 +262,7 @@ class Config:
             "fast_open_key_us": (1 * SECOND, 30 * 24 * 3600 * SECOND),
             "fast_open_cookies": (0, 1 << 16),
             "fast_open_retry_us": (1 * SECOND, 24 * 3600 * SECOND),
+            "ndiffports": (1, 64),
             "max_subflows": (1, 64),
             "max_half_open_joins": (1, 1 << 16),
             "max_mappings": (1, 1 << 16),

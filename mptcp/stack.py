@@ -29,6 +29,7 @@ from mptcp import (
     reorder_shortcuts,
     reorder_variants,
     schedulers,
+    wvegas,
 )
 from mptcp.accepting import Listener, cookie_arrives, listener_for, syn_arrives
 from mptcp.addressing import AddressBook, can_be_source
@@ -74,7 +75,7 @@ from mptcp.wire.tcp import (
 
 __all__ = ["PLAIN", "Listener", "Offload", "Stack"]
 
-BUILT_IN_POLICIES = (coupled_cc, cubic, reorder_shortcuts, reorder_variants, schedulers)
+BUILT_IN_POLICIES = (coupled_cc, cubic, reorder_shortcuts, reorder_variants, schedulers, wvegas)
 """Modules whose import registers the policies that a `Config` may name."""
 
 

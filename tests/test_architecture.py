@@ -53,6 +53,7 @@ LAYERS = [
         "send_order",
         "timers",
         "unmapped",
+        "wvegas",
     },
     {
         "blackholes",

@@ -50,6 +50,25 @@ def test_half_reno_gets_more_out_of_a_lossy_path() -> None:
         assert abs(time * speed - 40) < 1  # Mbit: the figures belong together
 
 
+def test_controllers_run_by_name() -> None:
+    """Any registered name, the example's own among them; an error tells which there are."""
+    found = figures("half_reno.py", "half_reno", "cubic")
+    assert [name for name, _ in found] == ["half_reno", "cubic"]
+    assert found[0][1][1] > found[1][1][1]  # a quarter less at a loss beats 3/10
+    source = (ROOT / "examples" / "half_reno.py").read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 40
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "half_reno.py"), "nonesuch"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode != 0
+    assert "unknown congestion control 'nonesuch': use one of balia, " in done.stderr
+
+
 def test_two_ports_opens_a_second_subflow_on_the_same_addresses() -> None:
     (_, (one, port, acked)), (_, (two, other_port, other_acked)) = figures("two_ports.py")
     assert (one, two) == (1, 2)

@@ -19,6 +19,7 @@ from mptcp.registry import Registry
 from mptcp.tcp.hystart import HyStart
 
 INFINITE_SSTHRESH: Final = 1 << 62
+ALL_IN_USE: Final = 1 << 62
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -39,7 +40,9 @@ class CongestionControl:
         self.hystart: HyStart | None = None
         """Ends the first slow start before the queue overflows; None: a loss ends it."""
         self.now = 0
-        """The host's clock, µs. This and the next four are set before each call below."""
+        """The host's clock, µs. This and the next six are set before each call below."""
+        self.acked_at = 0
+        """When the last ACK came, µs."""
         self.srtt = 0
         """Smoothed RTT of the subflow, µs; 0 while unknown."""
         self.latest_rtt = 0
@@ -48,6 +51,12 @@ class CongestionControl:
         """The least RTT sample of the last minutes (`Config.min_rtt_window_us`), µs; 0: unknown."""
         self.rounds = 0
         """Round trips so far: counts when what was sent after the last count is acknowledged."""
+        self.delivered = 0
+        """Bytes acknowledged or selected so far: a controller can tell how many lie between two
+        losses."""
+        self.used = ALL_IN_USE
+        """What was in flight at most since the window was last in full use, bytes; `ALL_IN_USE`
+        while it is."""
         self.in_recovery = False
         self._before: tuple[int, int] | None = None
 

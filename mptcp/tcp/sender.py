@@ -283,7 +283,7 @@ class Sender:
         in_flight_before = board.in_flight
         outstanding = self.nxt - ack
         sacked_before = board.sacked_bytes
-        cc.now = now
+        cc.now = cc.acked_at = now
         board.begin_ack()
         round_over = False
         if acked > 0:
@@ -303,6 +303,7 @@ class Sender:
         delivered = acked + board.sacked_bytes - sacked_before
         stats = self.stats
         stats.delivered += delivered
+        cc.delivered = stats.delivered
         if round_over:
             stats.on_round(now)
         if board.newest_at >= 0:

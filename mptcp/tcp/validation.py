@@ -17,7 +17,7 @@ down to the restart window at once; RFC 2861 takes one timeout for each halving.
 
 from __future__ import annotations
 
-from mptcp.tcp.congestion import CongestionControl
+from mptcp.tcp.congestion import ALL_IN_USE, CongestionControl
 
 
 class CwndValidation:
@@ -49,11 +49,13 @@ class CwndValidation:
             self.full_round = cc.rounds
             self.full_at = cc.now
             self.used = 0
+            cc.used = ALL_IN_USE
             return True
         if cc.rounds == self.full_round:
             return True
         if in_flight > self.used:
             self.used = in_flight
+        cc.used = self.used
         cc.on_app_limited()
         if self.decay and cc.now - self.full_at >= rto:
             cc.on_underused(self.used)

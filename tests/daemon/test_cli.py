@@ -285,3 +285,29 @@ def test_a_pipe_that_closes_is_no_error(daemon: Daemon) -> None:
         ["bash", "-c", command], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     assert done.stderr == ""
+
+
+def test_a_controller_of_an_installed_package_is_known_by_name(tmp_path: Path) -> None:
+    """docs/daemon.md, policies of your own: an entry point is enough, and an error lists it."""
+    named = tmp_path / "named.toml"
+    named.write_text(f'[stack]\ncongestion_control = "half_reno"\n{GOOD}')
+    without = mptcpd("--check", "--config", named)
+    assert without.returncode == 2
+    assert 'unknown congestion control "half_reno"; use one of balia, cubic, ' in without.stderr
+    package = tmp_path / "half_reno-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: half_reno\nVersion: 1\n")
+    (package / "entry_points.txt").write_text(
+        "[mptcp.congestion_control]\nhalf_reno = half_reno:HalfReno\n"
+    )
+    examples = Path(__file__).parents[2] / "examples"
+    path = os.pathsep.join([str(tmp_path), str(examples), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "mptcp.daemon.main", "--check", "--config", str(named)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -8,7 +8,8 @@ Raiciu et al., How Hard Can It Be?, NSDI 2012, §4.2.
 
 Invariants
   * Only what is outstanding on the subflow in question is cloned: what it has had acknowledged is
-    DATA_ACKed soon, or the watch on DATA_ACK sees to it (`dispatcher`).
+    DATA_ACKed soon, or the watch on DATA_ACK sees to it (`dispatcher`). What is only SACKed is
+    outstanding: it waits at the receiver for what the subflow has lost before it.
   * A copy is not copied again by itself: its first subflow repairs it.
   * A subflow is penalised once in its round trip at most.
 """
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from mptcp.mapping import TxMapping
 from mptcp.retransmission import policies
-from mptcp.tcp.chunks import LOST, SACKED, SentChunk
+from mptcp.tcp.chunks import LOST, SentChunk
 from mptcp.tcp.ranges import RangeSet
 from mptcp.tcp.recovery import Recovery
 from mptcp.tcp.state import NEVER
@@ -49,10 +50,9 @@ def outstanding(subflow: Subflow) -> RangeSet:
     ranges = RangeSet()
     board = subflow.snd.board
     for chunk in islice(board.chunks, board.head, None):
-        if chunk.status != SACKED:
-            dsn = dsn_of(subflow, chunk)
-            if dsn >= 0:
-                ranges.add(dsn, dsn + chunk.end - chunk.seq)
+        dsn = dsn_of(subflow, chunk)
+        if dsn >= 0:
+            ranges.add(dsn, dsn + chunk.end - chunk.seq)
     return ranges
 
 
@@ -224,7 +224,7 @@ class Cloning:
         una = self.meta.tx.una
         patience = 4 * snd.rtt.rttvar
         for chunk in islice(snd.board.chunks, snd.board.head, None):
-            if chunk.status == SACKED or chunk.cloned:
+            if chunk.cloned:
                 continue
             dsn = original_dsn(other, chunk)
             if dsn >= 0 and dsn + chunk.end - chunk.seq > una:

@@ -226,6 +226,15 @@ def test_quick_runs_write_figures_and_pictures(name: str, tmp_path: Path) -> Non
         assert detail["cpu_mbit_s"] > rows["mss1400-links3"]["details"][0]["cpu_mbit_s"]
 
 
+def test_a_quick_run_of_the_retransmission_policies(tmp_path: Path) -> None:
+    """Thesis table 4.2: what a dead path holds goes on the other, unless nobody is to send it."""
+    target = tmp_path / "found.json"
+    assert cli.main(["run", "retransmissions", "--quick", "--json", str(target)]) == 0
+    rows = rows_of(target.read_text())
+    assert rows["cut-probe"]["median"] < 2_000 < 4_000 < rows["cut-rtx-same"]["median"]
+    assert rows["lossy1-probe"]["median"] < 2_000
+
+
 def judged(name: str, values: dict[str, tuple[list[float], dict[str, float]]]) -> list[bool]:
     entry = scenarios[name]
     assert isinstance(entry, Sweep)

@@ -64,6 +64,27 @@ def test_reinjection_at_rto() -> None:
     assert spans(first.drain()) == []
 
 
+@pytest.mark.parametrize("policy", ["probe", "rto"])
+def test_what_was_only_sacked_goes_again_too(policy: str) -> None:
+    """§3.3.6: SACKed data waits at the receiver for what its subflow lost before it, and is not
+    DATA_ACKed. When the path is gone, so is that."""
+    wire = Wire(addresses=("10.0.0.1/24", "10.0.1.1/24"), nodelay=True, retransmission=policy)
+    connection, first, second = two_flows(wire)
+    connection.send(b"x" * 4000)
+    sent = second.drain()
+    assert spans(sent)[0][0] == 1
+    middle = spans(sent)[0][1]
+    size = middle - 1
+    second.send(
+        ACK, ack=1, options=[second.sacked((1 + size, 1 + 2 * size)), second.dss(data_ack=1)]
+    )
+    first.drain()
+    wire.advance(wire.time + ms(900))  # not a word more
+    again = spans(first.drain())
+    covered = {dsn for start, end in again for dsn in range(start, end)}
+    assert covered == set(range(1, 4001))
+
+
 def test_stale_subflow_gets_no_new_data(wire: Wire) -> None:
     """Issue 2, item 4: after an RTO a subflow gets no new data until it answers."""
     connection, first, second = two_flows(wire)

@@ -3,8 +3,9 @@
 The signs of trouble are a time-out, a probe time-out and a loss; what follows from each is the
 policy's (`retransmission`). Beside that, a subflow that could send and may not, because the
 connection-level window or the send buffer is full of what others are late to deliver, sends again
-what is missing (opportunistic retransmission), and the late one is slowed down (penalisation):
-Raiciu et al., How Hard Can It Be?, NSDI 2012, §4.2.
+what is missing (opportunistic retransmission), and the late one is slowed down (penalisation) when
+that is most of what its window lets it carry: after Raiciu et al., How Hard Can It Be?, NSDI 2012,
+§4.2.
 
 Invariants
   * Only what is outstanding on the subflow in question is cloned: what it has had acknowledged is
@@ -16,8 +17,10 @@ Invariants
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from itertools import islice
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
 
 from mptcp.mapping import TxMapping
 from mptcp.retransmission import policies
@@ -29,6 +32,8 @@ from mptcp.tcp.state import NEVER
 if TYPE_CHECKING:
     from mptcp.meta_socket import MetaSocket
     from mptcp.subflow import Subflow
+
+_seq: Final = attrgetter("seq")
 
 
 def dsn_of(subflow: Subflow, chunk: SentChunk) -> int:
@@ -61,6 +66,7 @@ def _mark(subflow: Subflow, cloned: bool) -> None:
     board = subflow.snd.board
     for chunk in islice(board.chunks, board.head, None):
         chunk.cloned = cloned
+    subflow.cloned_to = 0
 
 
 class Cloning:
@@ -167,7 +173,7 @@ class Cloning:
     # -- the window is full --------------------------------------------------------------------
 
     def blocked(self, subflow: Subflow, now: int) -> bool:
-        """Whether something was queued for `subflow`, which has room and no data to send.
+        """Whether something was queued for `subflow`, which has room and nothing to send.
 
         What another is late with goes again if it would be there sooner by half a round trip, or
         is overdue. At the end of what the application had to say it must be a whole one, and what
@@ -178,8 +184,10 @@ class Cloning:
         snd = subflow.snd
         if tx.queued and tx.wnd_end - tx.nxt >= snd.smss:
             return False
+        full = tx.queued > 0 or meta.writable_wanted
         if (
-            meta.fallback
+            not (full or self.repeats_tail)
+            or meta.fallback
             or not subflow.usable
             or subflow.suspected
             or not snd.rtt.srtt
@@ -188,55 +196,73 @@ class Cloning:
             or snd.window_room() < snd.smss
         ):
             return False
+        arrival = now + snd.rtt.srtt * (3 if full else 4) // 2
+        return self._repeat(subflow, arrival, now if full else 0, now, full)
+
+    def _repeat(
+        self, subflow: Subflow, arrival: int, overdue_since: int, now: int, full: bool
+    ) -> bool:
+        """Queue for `subflow` the first thing that others are late with, if there is any."""
         first: SentChunk | None = None
         first_dsn = 0
         culprit = subflow
-        full = tx.queued > 0 or meta.writable_wanted
-        if not full and not self.repeats_tail:
-            return False
-        arrival = now + snd.rtt.srtt * (3 if full else 4) // 2
-        overdue_since = now if full else 0
-        for other in meta.subflows:
-            if other is subflow or not other.snd.board:
-                continue
-            chunk = self._late(other, arrival, overdue_since)
-            if chunk is not None:
-                dsn = dsn_of(other, chunk)
-                if first is None or dsn < first_dsn:
-                    first = chunk
-                    first_dsn = dsn
-                    culprit = other
+        for other in self.meta.subflows:
+            if other is not subflow and other.snd.board:
+                chunk = self._late(other, arrival, overdue_since)
+                if chunk is not None:
+                    dsn = dsn_of(other, chunk)
+                    if first is None or dsn < first_dsn:
+                        first = chunk
+                        first_dsn = dsn
+                        culprit = other
         if first is None:
             return False
-        if self.penalises and full:
-            self._penalise(culprit, now)
-        if full and not self.opportunistic:
-            return False
+        if full:
+            if self.penalises:
+                self._penalise(culprit, first.end - first.seq, now)
+            if not self.opportunistic:
+                return False
         first.cloned = True
-        meta.stack.counters["MPTcpExtOpportunisticRetrans"] += 1
-        tx.retransmit.offer_piece(first_dsn, list(first.parts), culprit, subflow)
+        self.meta.stack.counters["MPTcpExtOpportunisticRetrans"] += 1
+        self.meta.tx.retransmit.offer_piece(first_dsn, list(first.parts), culprit, subflow)
         return True
 
     def _late(self, other: Subflow, arrival: int, overdue_since: int) -> SentChunk | None:
         """The first thing of `other` that is missing, if it was due after `arrival` or should have
         been there at `overdue_since`."""
         snd = other.snd
+        board = snd.board
         una = self.meta.tx.una
-        patience = 4 * snd.rtt.rttvar
-        for chunk in islice(snd.board.chunks, snd.board.head, None):
-            if chunk.cloned:
-                continue
-            dsn = original_dsn(other, chunk)
-            if dsn >= 0 and dsn + chunk.end - chunk.seq > una:
-                due = chunk.sent_at + snd.rtt.srtt
-                return chunk if arrival < due or due + patience < overdue_since else None
+        index = bisect_left(board.chunks, other.cloned_to, lo=board.head, key=_seq)
+        for chunk in islice(board.chunks, index, None):
+            if not chunk.cloned:
+                dsn = original_dsn(other, chunk)
+                if dsn >= 0 and dsn + chunk.end - chunk.seq > una:
+                    due = chunk.sent_at + snd.rtt.srtt
+                    if arrival < due or due + 4 * snd.rtt.rttvar < overdue_since:
+                        return chunk
+                    return None
+            other.cloned_to = chunk.end
         return None
 
-    def _penalise(self, subflow: Subflow, now: int) -> None:
-        """Halve the window of a subflow that holds up the others."""
+    def _penalise(self, subflow: Subflow, size: int, now: int) -> None:
+        """Halve the window of a subflow most of whose window had to be sent again by others.
+
+        NSDI 2012 halves whenever it blocks. With LIA's growth on a long path one such halving in
+        seconds keeps it from ever being filled, while to repeat the little that was late costs next
+        to nothing. Of one that is late as a rule most goes again, and it is halved.
+        """
         snd = subflow.snd
-        if now >= subflow.penalised_until and snd.recovery is Recovery.OPEN:
-            subflow.penalised_until = now + snd.rtt.srtt
+        if now >= subflow.penalty_until:
+            subflow.penalty_until = now + snd.rtt.srtt
+            subflow.repeated = 0
+        elif subflow.repeated < 0:
+            return  # it was halved in this round trip
+        subflow.repeated += size
+        if snd.recovery is Recovery.OPEN and (
+            2 * subflow.repeated >= snd.cc.cwnd or not self.opportunistic
+        ):
+            subflow.repeated = -1
             snd.cc.now = now
             snd.cc.on_penalised()
             self.meta.stack.counters["MPTcpExtPenalised"] += 1

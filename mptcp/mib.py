@@ -200,7 +200,7 @@ OWN: Final = {
     "SchedulerWaitsForNothing": "Times a scheduler waited while nothing was in flight",
     "SchedulerDuplicates": "Segments or chunks sent again on another subflow by `redundant`",
     "MPTcpExtOpportunisticRetrans": "Pieces sent again because the connection's window was full",
-    "MPTcpExtPenalised": "Windows halved of subflows that held up the others",
+    "MPTcpExtPenalised": "Windows halved of subflows late with half of what they carried",
     "EngineErrors": "Errors of ours that the engine survived; see the log",
 }
 

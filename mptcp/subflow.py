@@ -150,8 +150,12 @@ class Subflow(TcpConnection):
         """It is silent, and its data is being cloned until it answers (`cloning`)."""
         self.suspect_at = NEVER
         """Its probe time-out has expired: when it is suspected unless it answers before."""
-        self.penalised_until = 0
-        """Until then its window is not halved again (`cloning`)."""
+        self.cloned_to = 0
+        """Below this sequence number others see to all that is missing (`cloning`)."""
+        self.repeated = 0
+        """Bytes of it that others have repeated in this round trip; -1: it has paid for that."""
+        self.penalty_until = 0
+        """The end of that round trip."""
         self.went_stale = False
         """Its retransmission timer has expired and nothing was acknowledged since."""
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from mptcp.mapping import TxMapping
 from mptcp.retransmission import policies
-from mptcp.tcp.chunks import LOST, SentChunk
+from mptcp.tcp.chunks import LOST, SACKED, SentChunk
 from mptcp.tcp.ranges import RangeSet
 from mptcp.tcp.recovery import Recovery
 from mptcp.tcp.state import NEVER
@@ -229,13 +229,17 @@ class Cloning:
 
     def _late(self, other: Subflow, arrival: int, overdue_since: int) -> SentChunk | None:
         """The first thing of `other` that is missing, if it was due after `arrival` or should have
-        been there at `overdue_since`."""
+        been there at `overdue_since`.
+
+        Not what is SACKed: while the path lives it waits there for what is being repaired. When the
+        path is gone it is cloned as what is outstanding.
+        """
         snd = other.snd
         board = snd.board
         una = self.meta.tx.una
         index = bisect_left(board.chunks, other.cloned_to, lo=board.head, key=_seq)
         for chunk in islice(board.chunks, index, None):
-            if not chunk.cloned:
+            if chunk.status != SACKED and not chunk.cloned:
                 dsn = original_dsn(other, chunk)
                 if dsn >= 0 and dsn + chunk.end - chunk.seq > una:
                     due = chunk.sent_at + snd.rtt.srtt

@@ -19,10 +19,10 @@ WINDOW = 10 * MSS
 
 
 def blocked(
-    fast: int = 10, slow: int = 50, **changes: object
+    fast: int = 10, slow: int = 50, sacked: bool = False, **changes: object
 ) -> tuple[Wire, MetaSocket, Peer, Peer]:
     """The slow first subflow has carried three segments from the second on, the fast one the rest
-    of the window, and more is waiting; RTTs in ms."""
+    of the window, and more is waiting; RTTs in ms. `sacked`: of the three the middle one is."""
     wire = Wire(
         addresses=("10.0.0.1/24", "10.0.1.1/24"),
         **{"nodelay": True, "pacing": False, **changes},  # type: ignore[arg-type]
@@ -41,6 +41,11 @@ def blocked(
     connection.send(bytes(4 * MSS))
     assert spans(second.drain()) == [(1, 1 + MSS)]
     assert spans(first.drain())[-1][1] == 1 + 4 * MSS
+    if sacked:
+        first.send(
+            ACK, ack=1, options=[first.sacked((1 + MSS, 1 + 2 * MSS)), first.dss(data_ack=1)],
+            window=WINDOW,
+        )  # fmt: skip
     cc.cwnd = 20 * MSS
     connection.send(bytes(20 * MSS))
     return wire, connection, first, second
@@ -90,6 +95,13 @@ def test_what_goes_again_is_counted_for_one_round_trip(apart: int, left: int) ->
     cloning._penalise(slow, 2 * MSS, began)
     cloning._penalise(slow, MSS, began + ms(apart))
     assert slow.cc.cwnd == left * MSS
+
+
+def test_what_is_sacked_is_not_late() -> None:
+    """NSDI 2012, §4.2 repeats what the receiver does not have; what is SACKed (RFC 2018 §3) waits
+    there for the hole before it, which the path repairs."""
+    _, _, _, second = blocked(sacked=True)
+    assert spans(second.drain()) == segments(4, 5, 6, 7, 8, 9, 1, 3)
 
 
 def test_what_was_repeated_is_not_looked_at_again() -> None:

@@ -11,6 +11,12 @@ from dataclasses import dataclass
 SECOND = 1_000_000
 MILLISECOND = 1_000
 
+DEFAULT_HEURISTICS = "after-bytes:14600,after-rtts:2,close-costly,close-share"
+"""What needs more than one initial window of 10 segments (RFC 6928) is worth a second subflow, and
+so is what lives for more than two round trips: the advice of thesis §5.4.2. And a subflow without
+which there would be more is closed, and so is one that brings next to nothing and holds up the
+others (§4.6): two paths are not to be slower than the better one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -55,6 +61,9 @@ class Config:
     reorder: str = "aggreg"
     """Registered name of the out-of-order queue of connections (thesis §4.3.5, table 5.1):
     `aggreg`; `regular`, `tree` and `shortcuts` are there to compare it with."""
+    heuristics: str = DEFAULT_HEURISTICS
+    """When a connection opens additional subflows, and when it closes one that costs more than it
+    brings: rules by name, or a table of them by port (`mptcp.heuristics.rules`)."""
 
     checksum: bool = False
     """Require DSS checksums (RFC 8684 §3.3.1). Off as in Linux: no device can compute them, so

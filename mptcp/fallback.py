@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mptcp.errors import ConnectionEnd, FallbackReason
 from mptcp.events import FellBack
-from mptcp.tcp.state import NEVER
+from mptcp.tcp.state import NEVER, State
 from mptcp.wire.mptcp_options import (
     RST_MIDDLEBOX,
     RST_MPTCP_SPECIFIC,
@@ -102,7 +102,7 @@ def checksum_failed(meta: MetaSocket, subflow: Subflow, dsn: int) -> bool:
     a middlebox that changes payload would change it again: the connection reverts to TCP, unless
     the data is not contiguous: then the subflow is reset too, and another may be joined.
     """
-    if only_subflow_ever(meta) and dsn == meta.rx.nxt and not meta.rx.reorder:
+    if may_revert(meta) and dsn == meta.rx.nxt and not meta.rx.reorder:
         # It goes with every ACK until the peer has answered: one alone may get lost, and a FIN
         # that came first would end nothing but the subflow.
         meta.stack.counters["MPTcpExtMPFailTx"] += 1
@@ -133,10 +133,23 @@ def only_subflow_ever(meta: MetaSocket) -> bool:
     return first
 
 
+def may_revert(meta: MetaSocket) -> bool:
+    """`only_subflow_ever`, where the peer has not reverted yet and must be able to follow.
+
+    A join of ours whose third ACK is out has carried nothing, but the peer may have it established
+    (RFC 8684 §3.2): it would then have to reset the subflow that goes on as plain TCP. Its data can
+    go on the joined one.
+    """
+    return only_subflow_ever(meta) and not any(
+        subflow.is_join and subflow.is_active and subflow.state is not State.SYN_SENT
+        for subflow in meta.subflows
+    )
+
+
 def acked_without_dss(subflow: Subflow) -> bool:
     """RFC 8684 §3.7: data was acknowledged, and never any with a DATA_ACK. False: it was reset."""
     meta = subflow.meta
-    if only_subflow_ever(meta):
+    if may_revert(meta):
         meta.stack.counters["MPTcpExtMPCapableDataFallback"] += 1
         fall_back(meta, FallbackReason.ACK_WITHOUT_DSS)
         return True

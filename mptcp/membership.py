@@ -14,7 +14,7 @@ from mptcp.events import Accepted, Connected, SubflowClosed, SubflowEstablished
 from mptcp.monitor import tell_connection
 from mptcp.path_manager.base import EndpointId
 from mptcp.tcp.state import NEVER
-from mptcp.wire.mptcp_options import RST_MPTCP_SPECIFIC
+from mptcp.wire.mptcp_options import RST_MPTCP_SPECIFIC, RST_UNACCEPTABLE_PERFORMANCE
 
 if TYPE_CHECKING:
     from mptcp.meta_socket import MetaSocket
@@ -87,6 +87,7 @@ class Membership:
         meta.buffers.on_joined(subflow, now)
         meta.wait_for_peer(now)
         meta.paths.manager.on_subflow_established(subflow.path_index, now)
+        meta.upkeep.on_joined()
         for chunk in meta.tx.chunks:
             if not chunk.carriers:
                 meta.tx.retransmit.offer(chunk)
@@ -100,6 +101,7 @@ class Membership:
             if meta.stack.monitors:
                 tell_connection(meta, "established")
             meta.paths.manager.on_established(now)
+            meta.upkeep.on_confirmed(now)
             meta.options.priorities.on_confirmed()
             meta.stack.rearm(meta)
 
@@ -152,6 +154,9 @@ class Membership:
         told = end is ConnectionEnd.REFUSED or subflow.reset_reason is not None
         refused = told and not subflow.reset_transient
         meta.paths.manager.on_subflow_closed(subflow.path_index, refused=refused, now=now)
+        if refused and subflow.reset_reason == RST_UNACCEPTABLE_PERFORMANCE:
+            meta.paths.manager.on_costly(subflow.path_index, NEVER)
+        meta.upkeep.on_stall(subflow, now)
         if all(other.is_join and not other.fully_established for other in meta.subflows):
             # Attempts to join do not count: there may be new ones for ever.
             self._without_any(subflow, end, now)

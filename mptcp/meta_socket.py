@@ -42,6 +42,7 @@ from mptcp.socket_options import SocketOptions
 from mptcp.subflow import Subflow
 from mptcp.tcp.congestion import CongestionControl
 from mptcp.tcp.state import NEVER, State
+from mptcp.upkeep import Upkeep
 from mptcp.wire.dss import Dss
 from mptcp.wire.mptcp_options import MpCapable
 from mptcp.wire.seq import MASK32, MASK64, unwrap
@@ -73,6 +74,9 @@ class MetaSocket:
         self.dispatcher = Dispatcher(self)
         self.paths = PathControl(self)
         self.membership = Membership(self)
+        self.upkeep = Upkeep(self)
+        self.asking = config.mptcp
+        """The heuristics are to be asked when data is written, comes or is acknowledged."""
         self.receiving = Receiving(self)
         self.buffers = Buffers(self)
         self.options = SocketOptions(self)
@@ -153,6 +157,8 @@ class MetaSocket:
         if taken < len(data):
             self.writable_wanted = True
         if taken:
+            if self.asking:
+                self.upkeep.on_write(len(data), self.stack.now)
             self.dispatcher.wake()
         return taken
 
@@ -257,6 +263,8 @@ class MetaSocket:
             self.buffers.expand_send_buffer()
         tx.acknowledge(data_ack)
         self.dispatcher.backoff = 0
+        if self.asking:
+            self.upkeep.on_data(now)
         if self.data_fin_due and data_ack > self.data_fin_dsn:
             self.data_fin_due = False
             self.data_fin_acked = True

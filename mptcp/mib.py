@@ -201,6 +201,8 @@ OWN: Final = {
     "SchedulerDuplicates": "Segments or chunks sent again on another subflow by `redundant`",
     "MPTcpExtOpportunisticRetrans": "Pieces sent again because the connection's window was full",
     "MPTcpExtPenalised": "Windows halved of subflows late with half of what they carried",
+    "MPTcpExtHeuristicsOverruled": "Subflows opened early because the only one stalled",
+    "MPTcpExtSubflowsCostly": "Subflows closed because they cost more than they bring",
     "EngineErrors": "Errors of ours that the engine survived; see the log",
 }
 

@@ -96,10 +96,14 @@ class PathControl:
             else:
                 subflow.abort(MpTcprst(RST_UNSPECIFIED).emit(), ConnectionEnd.INTERFACE_LOST)
 
+    @property
+    def may_open(self) -> bool:
+        return self.meta.upkeep.may_open
+
     def paths_changed(self) -> None:
         """Open subflows on the paths the PM offers (thesis fig. 4.2, messages 2 and 3)."""
         meta = self.meta
-        if self.active:
+        if self.active and meta.upkeep.may_open:
             now = self.stack.now
             for index in self.manager.path_indices(now):
                 if len(meta.subflows) >= meta.config.max_subflows:
@@ -190,8 +194,11 @@ class PathControl:
             self.stack.rearm(self.meta)
 
     def next_deadline(self) -> int:
-        """The path manager's, or that of a path that is being asked."""
-        return min(self.manager.next_deadline(), self.removal.deadline) if self.active else NEVER
+        """The path manager's, the heuristics', or that of a path that is being asked."""
+        if not self.active:
+            return NEVER
+        upkeep = self.meta.upkeep.deadline
+        return min(self.manager.next_deadline(), self.removal.deadline, upkeep)
 
     def handle_timeout(self, now: int) -> None:
         """Let the path manager work if it is due."""
@@ -199,3 +206,5 @@ class PathControl:
             self.removal.handle_timeout(now)
         if self.active and now >= self.manager.next_deadline():
             self.manager.handle_timeout(now)
+        if self.active and now >= self.meta.upkeep.deadline:
+            self.meta.upkeep.handle_timeout(now)

@@ -1,7 +1,8 @@
 """The policies of one connection or listener, where they are to differ from the stack's.
 
-Scheduler, congestion control and path manager are names in their registries; a `Config` names those
-of all connections, `Policies` those of one connection, or of all that a listener accepts.
+Scheduler, congestion control, path manager and subflow heuristics are names in their registries; a
+`Config` names those of all connections, `Policies` those of one connection, or of all that a
+listener accepts.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mptcp.config import Config
+from mptcp.heuristics import check_heuristics, heuristics
 from mptcp.path_manager.base import path_managers
 from mptcp.reorder import reorder_queues
 from mptcp.retransmission import policies as retransmissions
@@ -23,6 +25,8 @@ class Policies:
     scheduler: str | None = None
     congestion_control: str | None = None
     path_manager: str | None = None
+    heuristics: str | None = None
+    """Rules for opening and closing subflows (`mptcp.heuristics.rules`)."""
 
     def applied(self, config: Config) -> Config:
         """`config` with these policies instead of its own.
@@ -34,6 +38,7 @@ class Policies:
             scheduler=self.scheduler or config.scheduler,
             congestion_control=self.congestion_control or config.congestion_control,
             path_manager=self.path_manager or config.path_manager,
+            heuristics=self.heuristics or config.heuristics,
         )
         check(named)
         return named
@@ -46,6 +51,7 @@ def check(config: Config) -> None:
     path_managers.get(config.path_manager)
     reorder_queues.get(config.reorder)
     retransmissions.get(config.retransmission)
+    check_heuristics(config.heuristics)
 
 
 def load_entry_points() -> None:
@@ -55,3 +61,4 @@ def load_entry_points() -> None:
     path_managers.load_entry_points()
     reorder_queues.load_entry_points()
     retransmissions.load_entry_points()
+    heuristics.load_entry_points()

@@ -114,6 +114,8 @@ class Receiving:
     def _delivered(self, now: int) -> None:
         meta = self.meta
         rx = meta.rx
+        if meta.asking:
+            meta.upkeep.on_data(now)
         if rx.fin_dsn is not None and rx.nxt == rx.fin_dsn:
             self._end_of_data(now)
         if meta.app_closed:

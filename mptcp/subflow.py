@@ -546,6 +546,7 @@ class Subflow(TcpConnection):
 
     def on_rto(self, now: int) -> None:
         self.meta.dispatcher.cloning.on_timeout(self)
+        self.meta.upkeep.on_stall(self, now)
         if self.mptcp and not self.went_stale:
             self.went_stale = True
             self.host.counters["MPTcpExtSubflowStale"] += 1

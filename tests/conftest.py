@@ -50,7 +50,9 @@ def _skip_when_compiled(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _counters_that_are_raised(request: pytest.FixtureRequest) -> Iterator[None]:
+def _counters_that_are_raised(
+    request: pytest.FixtureRequest, _skip_when_compiled: None
+) -> Iterator[None]:
     """`@pytest.mark.mib(NAME, …)`: a stack of the test has counted that (docs/counters.md)."""
     STACKS.clear()
     yield

@@ -40,6 +40,7 @@ LAYERS = [
         "addressing",
         "coupled_cc",
         "data_queues",
+        "heuristics",
         "mapping",
         "path_manager",
         "reorder",
@@ -83,6 +84,7 @@ LAYERS = [
         "receiving",
         "removal",
         "sending_view",
+        "upkeep",
     },
     {
         "accepting",

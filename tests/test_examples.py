@@ -139,12 +139,36 @@ def test_a_name_that_nobody_registered_is_told_with_those_there_are() -> None:
         ("--scheduler", "steady"),
         ("--congestion-control", "steady"),
         ("--path-manager", "steady"),
+        ("--heuristics", "steady"),
     ):
         done = simulate(*arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert re.fullmatch(
-            r"python -m mptcp\.sim: unknown [a-z ]+ 'steady': use one of [a-z, ]+\n", done.stderr
+            r"python -m mptcp\.sim: unknown [a-z ]+ 'steady': use one of [a-z, -]+\n", done.stderr
         )
     for wrong in (("--path", "fast"), ("--set", "nothing=1"), ("--load", "nowhere.py")):
         done = simulate(*wrong)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_a_heuristic_of_forty_lines_runs_by_its_name() -> None:
+    """`patience` pays for the second path only when it must: 1 MB is done in time without it, 5 MB
+    are not, and then take little longer than with both at once."""
+    source = ROOT / "examples" / "patience.py"
+    assert len(source.read_text().splitlines()) <= 40
+    paths = ("--path", "10/10", "--path", "10/10")
+    # It judges by what the application could write: the whole send buffer from the beginning.
+    loaded = ("--load", str(source), *paths, "--set", "autotune=false")
+
+    def figures_of(rules: str, size: int) -> tuple[int, float]:
+        """Paths that carried something, and ms."""
+        done = simulate(*loaded, "--heuristics", rules, "--bytes", str(size))
+        assert (done.returncode, done.stderr) == (0, "")
+        *paths, whole = done.stdout.splitlines()
+        return len(paths), float(whole.split()[3])
+
+    assert figures_of("patience", 1_000_000)[0] == 1
+    used, patient = figures_of("patience", 5_000_000)
+    _, at_once = figures_of("at-once", 5_000_000)
+    assert used == 2
+    assert at_once < patient < 1.15 * at_once

@@ -95,12 +95,15 @@ class Wire:
         """`changes` are fields of `Config`; `isn` and `idsn` fix the stack's initial numbers.
 
         Pacing and tuned buffers are off unless asked for: a script counts segments and windows.
+        Subflows are opened at once, too: it waits for a SYN, not for what a heuristic counts.
         """
         self.now = 1_000_000
         self.zero = self.now
         entropy = random.Random(seed).randbytes
         self.stack = Stack(
-            replace(config or Config(pacing=False, autotune=False), **changes),
+            replace(
+                config or Config(pacing=False, autotune=False, heuristics="at-once"), **changes
+            ),
             entropy,
             now=self.now,
             isn=None if isn is None else lambda _: isn,

@@ -134,7 +134,7 @@ async def ours(spec: dict[str, Any]) -> dict[str, Any]:
         for name, address, route in spec["interfaces"]
     ]
     trouble = ""
-    config = mptcp.Config(checksum=part.case.checksum)
+    config = mptcp.Config(checksum=part.case.checksum, heuristics="at-once")
     async with mptcp.Engine(interfaces, config) as engine:
         engine.on_event = end.on_event
         try:

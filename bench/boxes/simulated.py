@@ -127,6 +127,8 @@ def build(
 ) -> tuple[Simulation, End, End]:
     """The network of a case and its two ends, the client first; `opener` has connected."""
     sim = Simulation(seed)
+    # At once: the boxes of a case with two paths begin when both subflows are up (`cases.SKIP`).
+    config = {"heuristics": "at-once", **config}
     common = Config(checksum=case.checksum, **config)  # type: ignore[arg-type]
     a, b = sim.host("a", common), sim.host("b", common)
     for path in range(1, case.paths + 1):

@@ -61,7 +61,9 @@ class LookAhead(Sweep):
     def measure(point: Point, seed: int, quick: bool) -> Measured:
         """See `Sweep`."""
         seconds = 1.0 if quick else SECONDS
-        held = Experiment(LINKS, seed, Config(scheduler=point.settings["scheduler"]))
+        held = Experiment(
+            LINKS, seed, Config(scheduler=point.settings["scheduler"], heuristics="at-once")
+        )
         held.connect()
         held.send()
         held.run(WARMUP_S)

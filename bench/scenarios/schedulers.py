@@ -107,7 +107,7 @@ class Schedulers(Sweep):
     def measure(point: Point, seed: int, quick: bool) -> Measured:
         """See `Sweep`; the value is the file's time."""
         settings = point.settings
-        config = Config(scheduler=settings["scheduler"])
+        config = Config(scheduler=settings["scheduler"], heuristics="at-once")
         if "paths" in settings:
             both = [CLEAN, Link(CLEAN.rate_bps, CLEAN.delay_us, loss=DROPS)]
             took = transfer(
@@ -115,7 +115,12 @@ class Schedulers(Sweep):
             )
             return {"value": took / 1e3}
         size = settings["buffer"]
-        config = Config(scheduler=settings["scheduler"], send_buffer=size, receive_buffer=size)
+        config = Config(
+            scheduler=settings["scheduler"],
+            heuristics="at-once",  # or a subflow might be closed, and there were no choice to make
+            send_buffer=size,
+            receive_buffer=size,
+        )
         paths = links(settings["environment"], seed)
         took = transfer(paths, seed, size=FILE // 5 if quick else FILE, config=config)
         delays = messages(

@@ -28,7 +28,7 @@ from pydantic import (
 
 # The stack's module registers the built-in policies that [stack] may name.
 import mptcp.stack
-from mptcp.config import Config
+from mptcp.config import DEFAULT_HEURISTICS, Config
 from mptcp.daemon import toml_lines
 from mptcp.daemon.configuration_checks import Complaint, check_together, complain_of
 from mptcp.daemon.values import (
@@ -40,6 +40,7 @@ from mptcp.daemon.values import (
     parse_route,
     show,
 )
+from mptcp.heuristics import check_heuristics
 from mptcp.path_manager.base import path_managers
 from mptcp.policies import Policies, load_entry_points
 from mptcp.registry import Registry
@@ -174,6 +175,7 @@ class PolicyTable(Table):
     scheduler: str | None = None
     congestion_control: str | None = None
     path_manager: str | None = None
+    heuristics: str | None = None
 
     @property
     def policies(self) -> Policies:
@@ -182,6 +184,7 @@ class PolicyTable(Table):
             scheduler=self.scheduler,
             congestion_control=self.congestion_control,
             path_manager=self.path_manager,
+            heuristics=self.heuristics,
         )
 
 
@@ -323,6 +326,13 @@ def _check_policies(settings: Settings) -> None:
 
 
 def _check_names(path: tuple[str | int, ...], table: Table) -> None:
+    text: str | None = getattr(table, key := "heuristics")
+    if text is not None:
+        try:
+            check_heuristics(text)
+        except ValueError as error:
+            mend = f'rules look like "{DEFAULT_HEURISTICS}", or by port "80=never; *=at-once"'
+            raise Complaint((*path, key), f"{error}; {mend}") from None
     for key, registry in _REGISTRIES.items():
         # A rule has fewer of them than [stack].
         name = getattr(table, key) if key in type(table).model_fields else None

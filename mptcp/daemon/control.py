@@ -420,7 +420,7 @@ def _number(
 def _policies(request: dict[str, Any]) -> Policies:
     """The policies of the connection, where they are not the daemon's. Raises ValueError."""
     given = request.get("policies") or {}
-    kinds = ("scheduler", "congestion_control", "path_manager")
+    kinds = ("scheduler", "congestion_control", "path_manager", "heuristics")
     if not isinstance(given, dict) or not given.keys() <= set(kinds):
         raise ValueError('policies is {"scheduler": NAME, …}: of ' + ", ".join(kinds))
     names = {kind: given.get(kind) for kind in kinds}

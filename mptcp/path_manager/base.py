@@ -49,6 +49,8 @@ class Path:
     """It has carried a subflow at least once."""
     usable_at: int = 0
     """Not to be used before this time (µs)."""
+    rests: bool = False
+    """Until then because its subflow cost more than it brought."""
 
 
 class MultipathTransport(Protocol):
@@ -64,6 +66,11 @@ class MultipathTransport(Protocol):
     @property
     def no_join_initial(self) -> bool:
         """The peer set the C flag: no subflow to its initial address (RFC 8684 §3.1)."""
+
+    @property
+    def may_open(self) -> bool:
+        """Whether the connection's heuristics let it use paths yet (`mptcp.heuristics`); the MT
+        asks for the path indices when they do."""
 
     def local_addresses(self) -> list[tuple[int, bytes]]:
         """(address identifier, address) of the stack's interfaces that are up; the fendpoint's
@@ -127,6 +134,13 @@ class PathManager:
 
     def on_subflow_closed(self, path_index: int, *, refused: bool, now: int) -> None:
         """The path's subflow ended; `refused`: the peer says it will not have it."""
+
+    def on_costly(self, path_index: int, until: int) -> None:
+        """The path's subflow has just been closed because it cost more than it brought: not to be
+        offered again before `until` (µs; NEVER: the peer has closed it), or `on_stall`."""
+
+    def on_stall(self, now: int) -> None:
+        """The connection has no working subflow: even a costly one is better than none."""
 
     # requests of the MT
 

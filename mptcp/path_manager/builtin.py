@@ -153,6 +153,7 @@ class BuiltinPathManager(PathManager):
         if path is not None:
             path.established = True
             path.failures = 0
+            path.rests = False
         self._withdraw()
 
     def on_subflow_closed(self, path_index: int, *, refused: bool, now: int) -> None:
@@ -178,6 +179,18 @@ class BuiltinPathManager(PathManager):
             path.usable_at = now + min(delay, self.config.rejoin_max_delay_us)
         self.transport.paths_changed()
 
+    def on_costly(self, path_index: int, until: int) -> None:
+        path = self.paths.get(path_index)
+        if path is not None:
+            path.usable_at = until
+            path.rests = True
+
+    def on_stall(self, now: int) -> None:
+        for path in self.paths.values():
+            if path.rests and path.index not in self.active:
+                path.rests = False
+                path.usable_at = now
+
     # requests
 
     def path_indices(self, now: int) -> list[int]:
@@ -201,7 +214,7 @@ class BuiltinPathManager(PathManager):
         deadline = self.grace_until
         for entry in self.pending:
             deadline = min(deadline, entry.deadline)
-        if self.transport.is_client:
+        if self.transport.is_client and self.transport.may_open:
             for path in self.paths.values():
                 if path.index not in self.active:
                     deadline = min(deadline, path.usable_at)
@@ -216,6 +229,8 @@ class BuiltinPathManager(PathManager):
             if now >= entry.deadline:
                 self._send(entry, now)
         self.transport.paths_changed()
+        if not self.transport.may_open:
+            return  # it asks when it may
         for path in self.paths.values():
             if path.index not in self.active and path.usable_at <= now:
                 # Not taken now (a limit, no interface): ask again later.

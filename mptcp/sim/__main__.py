@@ -53,7 +53,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
         prog="python -m mptcp.sim", description="Send data over paths in virtual time."
     )
     parser.add_argument("--load", metavar="FILE", action="append", default=[], help="run it first")
-    for policy in ("scheduler", "congestion-control", "path-manager"):
+    for policy in ("scheduler", "congestion-control", "path-manager", "heuristics"):
         parser.add_argument(f"--{policy}", metavar="NAME", help="of the sender, by name")
     parser.add_argument(
         "--set", metavar="FIELD=VALUE", action="append", default=[], help="any field of Config"
@@ -77,7 +77,7 @@ def main(given: list[str]) -> int:
                 raise ValueError(f"{file} is no file")
             runpy.run_path(file, run_name="loaded")
         changes = dict(parse_setting(text) for text in asked.set)
-        for name in ("scheduler", "congestion_control", "path_manager"):
+        for name in ("scheduler", "congestion_control", "path_manager", "heuristics"):
             if getattr(asked, name) is not None:
                 changes[name] = getattr(asked, name)
         links = [parse_path(text) for text in asked.path or PATHS]

@@ -129,6 +129,16 @@ MISTAKES: dict[str, tuple[str, int | None, tuple[str, ...]]] = {
         ("unknown congestion control", "use one of", "lia", "newreno"),
     ),
     "unknown path manager": (GOOD + '[stack]\npath_manager = "x"\n', 5, ("builtin", "fullmesh")),
+    "unknown heuristic": (
+        GOOD + '[stack]\nheuristics = "22=x"\n',
+        5,
+        ("stack.heuristics", "unknown heuristic 'x'", "at-once"),
+    ),
+    "wrong heuristic": (
+        GOOD + '[stack]\nheuristics = "after-time:soon"\n',
+        5,
+        ("takes seconds from 0 to 86400",),
+    ),
     "time without unit": (GOOD + '[stack]\nmin_rto = "200"\n', 5, ("stack.min_rto", '"200ms"')),
     "time too short": (
         GOOD + '[stack]\nmin_rto = "2us"\n',

@@ -8,7 +8,7 @@ from mptcp.meta_socket import MetaSocket
 from mptcp.wire.checksum import dss_checksum, ones_sum
 from mptcp.wire.dss import Dss
 from mptcp.wire.mptcp_options import MpCapable, MpFail
-from mptcp.wire.tcp import ACK, RST
+from mptcp.wire.tcp import ACK, RST, SYN
 from tests.options import has
 from tests.peer import Peer, Wire, ms
 
@@ -76,6 +76,46 @@ def test_failure_on_the_only_subflow() -> None:
     assert not any(seen.flags & RST for seen in sent)
     assert any(has(MpFail((caller.data.idsn + 5) % (1 << 64)))(seen.options) for seen in sent)
     assert connection.fallback
+
+
+@pytest.mark.row("F7")
+def test_failure_while_a_join_waits_for_its_fourth_ack() -> None:
+    """§3.7, §3.2: the peer may have two subflows already and could not go on with one as plain TCP:
+    RST with MP_FAIL, and the data comes on the joined one."""
+    wire = Wire(addresses=("10.0.0.1/24", "10.0.1.1/24"), nodelay=True)
+    peer = Peer(wire)
+    capable = MpCapable(peer.data.key, checksum_required=True)
+    connection = peer.handshake(mptcp=True, capable=capable, rtt=ms(10))
+    second = peer.beside(address="10.0.0.2", local="10.0.1.1", interface=2)
+    wire.advance(ms(150))
+    second.accept_join(fourth=False)
+    peer.drain()
+    peer.send(ACK, data=b"evil", options=[mapped(peer, b"evil", 1, damage=1)])
+    (reset,) = [seen for seen in peer.drain() if seen.flags & RST]
+    assert has(MpFail((peer.data.idsn + 1) % (1 << 64)))(reset.options)
+    assert not connection.fallback
+    second.send(ACK, data=b"true", options=[mapped(second, b"true", 1)])
+    assert connection.recv() == b"true"
+    dss = second.drain()[-1].dss
+    assert dss is not None
+    assert dss.data_ack == 5
+
+
+@pytest.mark.row("F7")
+def test_failure_while_a_join_is_not_answered() -> None:
+    """§3.7: the peer has one subflow only, whatever has become of the SYN: plain TCP goes on."""
+    wire = Wire(addresses=("10.0.0.1/24", "10.0.1.1/24"), nodelay=True)
+    peer = Peer(wire)
+    capable = MpCapable(peer.data.key, checksum_required=True)
+    connection = peer.handshake(mptcp=True, capable=capable, rtt=ms(10))
+    second = peer.beside(address="10.0.0.2", local="10.0.1.1", interface=2)
+    wire.advance(ms(150))
+    second.expect(SYN)
+    peer.drain()
+    peer.send(ACK, data=b"evil", options=[mapped(peer, b"evil", 1, damage=1)])
+    assert not any(seen.flags & RST for seen in peer.drain())
+    assert connection.fallback
+    assert connection.recv() == b"evil"
 
 
 @pytest.mark.row("F7")

@@ -195,7 +195,7 @@ def test_all_arrives_whatever_the_order(scheduler: str, loss: float) -> None:
         rate_bps=20_000_000,
         delay_us=3_000,
         loss=loss,
-        a={"scheduler": scheduler, "send_buffer": 200_000},
+        a={"scheduler": scheduler, "send_buffer": 200_000, "heuristics": "at-once"},
         b={"receive_buffer": 100_000},
     )
     sim.connect(a, "10.9.0.1/24", b, "10.9.0.2/24", rate_bps=2_000_000, delay_us=40_000, loss=loss)
@@ -223,7 +223,7 @@ def test_redundant_carries_everything_on_both_paths() -> None:
 def test_a_path_in_reserve(scheduler: str) -> None:
     """Thesis §4.3.6: what fits the first path goes there, though the second is faster; when the
     first is cut, the second carries the rest."""
-    own = {"scheduler": scheduler, "nodelay": True}
+    own = {"scheduler": scheduler, "nodelay": True, "heuristics": "at-once"}
     sim, a, b, paths = network(9, paths=1, rate_bps=20_000_000, a=own)
     paths.append(
         sim.connect(a, "10.9.0.1/24", b, "10.9.0.2/24", rate_bps=20_000_000, delay_us=2_000)

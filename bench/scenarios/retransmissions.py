@@ -134,7 +134,7 @@ class Retransmissions(Sweep):
 
     def draw(self, report: Report, figure: Figure) -> None:
         """Bars for each situation."""
-        axes = figure.subplots(len(SITUATIONS), 1)
+        axes = figure.subplots(2, 2).flat
         for place, (situation, text) in zip(axes, SITUATIONS.items(), strict=True):
             rows = [
                 row for row in report.rows if row.key.startswith(f"{situation}-") and row.values
@@ -143,5 +143,7 @@ class Retransmissions(Sweep):
                 Row(row.key, row.key.removeprefix(f"{situation}-"), row.unit, row.values)
                 for row in rows
             ]
-            draw_bars(place, bars, self.unit)
-            place.set_title(text)
+            draw_bars(place, bars, "ms")
+            place.set_title(f"{text}: {self.unit}")
+            if situation == "cut":
+                place.set_yscale("log")  # one that waits for the subflow's end is far off

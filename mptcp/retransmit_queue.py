@@ -14,7 +14,6 @@ Invariants
 from __future__ import annotations
 
 from bisect import insort
-from collections import deque
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -79,7 +78,7 @@ class RetransmitQueue:
     __slots__ = ("items", "nothing_for", "taken_bytes", "una")
 
     def __init__(self) -> None:
-        self.items: deque[Reinjection] = deque()
+        self.items: list[Reinjection] = []
         self.nothing_for: set[Subflow] = set()
         """Subflows for which there is nothing, until something is offered: each packet asks."""
         self.taken_bytes = 0
@@ -91,10 +90,15 @@ class RetransmitQueue:
         """Everything below `data_ack` has arrived."""
         self.una = data_ack
         items = self.items
-        while items and items[0].end <= data_ack:
-            item = items.popleft()
+        count = 0
+        for item in items:
+            if item.end > data_ack:
+                break
             if item.chunk is not None:
                 item.chunk.reinjecting = False
+            count += 1
+        if count:
+            del items[:count]
 
     def offer(
         self, chunk: DataChunk, target: Subflow | None = None, source: Subflow | None = None

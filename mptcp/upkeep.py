@@ -16,7 +16,6 @@ Invariants
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from mptcp.config import SECOND
@@ -110,7 +109,7 @@ class Upkeep:
         self._marks: dict[int, _Mark] = {}
         self._rests: dict[int, int] = {}
         """How often the subflow of a path was closed for its cost; `FOREVER`: never again."""
-        self._rates: deque[int] = deque(maxlen=PERIODS)
+        self._rates: list[int] = []
         """Goodput of the last periods."""
         self._trial: _Trial | None = None
         # What the side that receives knows of the sender
@@ -279,7 +278,7 @@ class Upkeep:
             meta.asking = True  # idle: the next data sets the timer
             return
         flow = self._measure(now)
-        self._rates.append(flow.rate)
+        self._rates = [*self._rates[1 - PERIODS :], flow.rate]
         if self._trial is not None:
             self._judge(self._trial, flow, now)
         elif len(flow.paths) > 1:

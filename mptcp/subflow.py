@@ -288,6 +288,15 @@ class Subflow(TcpConnection):
             dispatcher.on_full(self, now)
         if transmit is None and dispatcher.clones_when_blocked(self, now):
             transmit = output.poll_output(self, now)
+        pacer = self.pacer
+        if (
+            transmit is None
+            and pacer is not None
+            and pacer.held
+            and self.pace_deadline == NEVER
+            and self.snd.congestion_room() > 0
+        ):
+            pacer.held = False  # others took what it had waited to send
         return transmit
 
     def queued(self) -> int:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from mptcp.errors import ConnectionEnd
 from mptcp.tcp import recovery
 from mptcp.tcp.keepalive import keepalive_timeout
-from mptcp.tcp.pacing import on_pace_timeout
 from mptcp.tcp.state import FLUSHING, NEVER, State
 from mptcp.tcp.user_timeout import delivery_stalled, user_timeout_expired
 
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
 def run_timers(conn: TcpConnection, now: int) -> None:
     """Run the timers that are due."""
     if now >= conn.pace_deadline:
-        on_pace_timeout(conn, now)
+        conn.pace_deadline = NEVER
+        conn.host.mark_ready(conn)
     if now >= conn.delack_deadline:
         conn.delack_deadline = NEVER
         if conn.ack_pending:

@@ -28,8 +28,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mptcp.tcp.state import NEVER
-
 if TYPE_CHECKING:
     from mptcp.tcp.connection import TcpConnection
 
@@ -37,14 +35,15 @@ TICK: Final = 16
 GRAIN: Final = 1000
 """A quantum lasts so many µs."""
 LATE: Final = 2000 << TICK
-"""A timer that rings late (a busy loop) is made up for, up to this much."""
+"""A timer that rings late (a busy loop), and ACKs that come in clumps, are made up for up to this
+much; not that there was nothing to send."""
 UNPACED: Final = 1 << 40
 
 
 class Pacer:
     """The state of one connection. `left` in bytes, `cost` in ticks per byte."""
 
-    __slots__ = ("begun_at", "cost", "late", "left", "paid_at")
+    __slots__ = ("begun_at", "cost", "held", "left", "paid_at")
 
     def __init__(self) -> None:
         self.left = 0
@@ -54,8 +53,8 @@ class Pacer:
         self.paid_at = 0
         """When the rate will have paid for what was sent, ticks."""
         self.cost = 0
-        self.late = 0
-        """So much later than asked for the timer rang, ticks."""
+        self.held = False
+        """Something waits for `paid_at`, or has, and the window did not let it go since."""
 
     def room(self, conn: TcpConnection, segment: int, now: int) -> int:
         """Bytes that may go now, 0 when the next segment has to wait; a burst begins if it may."""
@@ -90,11 +89,8 @@ class Pacer:
             quantum = 2 * segment
         # Time that was not used is made up for, or the ACK clock, which has a grain of its own,
         # would lose what the gain gives: up to half a quantum of it, as Linux has it.
-        late = self.late
-        self.late = 0
-        if conn.pace_deadline < ticks >> TICK:  # an ACK came before the timer
-            late = ticks - (conn.pace_deadline << TICK)
-        credit = max(quantum * self.cost >> 1, min(late, LATE))
+        credit = LATE if self.held else quantum * self.cost >> 1
+        self.held = False
         if not slow:
             credit = max(credit, (conn.initial_window(snd.smss) - quantum) * self.cost)
         if self.paid_at < ticks - credit:
@@ -107,13 +103,6 @@ class Pacer:
 
 def hold(conn: TcpConnection, pacer: Pacer) -> None:
     """Data has to wait: wake up when it may go."""
+    pacer.held = True
     conn.pace_deadline = -(-pacer.paid_at >> TICK)
     conn.host.rearm(conn)
-
-
-def on_pace_timeout(conn: TcpConnection, now: int) -> None:
-    """What was held back may go, if it is still there."""
-    if conn.pacer is not None:
-        conn.pacer.late = now - conn.pace_deadline << TICK
-    conn.pace_deadline = NEVER
-    conn.host.mark_ready(conn)

@@ -26,7 +26,7 @@ from ..nodes import Node
 from ..registry import BenchError, Options, Progress, scenario
 from ..results import Report, Row, Verdict
 
-RATE: Final = 25_000
+RATE: Final = 21_000
 """SYNs a second that the flooder aims at."""
 LEAST_RATE: Final = 20_000
 LEAST_CONNECTS: Final = 100

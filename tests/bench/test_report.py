@@ -149,6 +149,20 @@ def test_a_quick_report_measures(tmp_path: Path) -> None:
     assert f"Linux {machine()['kernel']}" in text
 
 
+@pytest.mark.netns
+@pytest.mark.realtime
+@pytest.mark.timeout(600)
+def test_every_figure_is_measured_in_a_quick_report(tmp_path: Path) -> None:
+    """All of them, those with namespaces too: each works, whatever it shows."""
+    pytest.importorskip("matplotlib")
+    target = tmp_path / "page.html"
+    assert cli.main(["report", "--quick", "--output", str(target)]) == 0
+    text = target.read_text()
+    assert "Not measured" not in text
+    for name, entry in scenarios.items():
+        assert not entry.source or f'id="{name}"' in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

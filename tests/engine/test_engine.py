@@ -187,7 +187,8 @@ async def test_a_lost_interface_is_a_path_less(how: str, caplog: pytest.LogCaptu
 
 
 async def test_interfaces_come_and_go_while_it_runs() -> None:
-    async with Pair(paths=2) as pair:
+    at_once = Config(heuristics="at-once")  # a byte is worth no second path
+    async with Pair(at_once, at_once, paths=2) as pair:
         await pair.b.start_server(echo, port=5001)
         pair.a.interface_down("p2")
         reader, writer = await pair.a.open_connection(B, 5001)

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
+from mptcp.tun.closing import Closing
 from mptcp.tun.emulator import LinkEmulator, PathEnd, PathSpec
 from mptcp.tun.netns import Namespace
 
@@ -43,7 +43,7 @@ class Road:
         return max(self.rate_bps * self.rtt_us // 8_000_000, _LEAST_QUEUE_PACKETS * MTU)
 
 
-class EmulatedPaths:
+class EmulatedPaths(Closing):
     """The namespaces and the emulator; use it as a context manager, which takes them down."""
 
     def __init__(
@@ -135,19 +135,8 @@ class EmulatedPaths:
         """Kill what runs inside and let the namespaces go."""
         self._stack.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Transfer:
+class Transfer(Closing):
     """A bulk transfer from A to B over such paths; use it as a context manager."""
 
     def __init__(
@@ -187,14 +176,3 @@ class Transfer:
         """End what still runs."""
         for node in reversed(self._nodes):
             node.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import enum
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from mptcp.tun.closing import Closing
 from mptcp.tun.netns import Namespace
 
 PATHS: Final = 2
@@ -53,7 +53,7 @@ def veth_name(side: Side, path: int) -> str:
     return f"{side.name.lower()}{path}"
 
 
-class TwoPaths:
+class TwoPaths(Closing):
     """The namespaces, up and routed; use it as a context manager, which takes them down."""
 
     def __init__(self, *, ours: frozenset[Side]) -> None:
@@ -118,19 +118,8 @@ class TwoPaths:
         """Kill what runs inside and let the namespaces go."""
         self._stack.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class BarePath:
+class BarePath(Closing):
     """TUN `t1` in A, a veth pair, TUN `t1` in B: the road of the bare read and write loop."""
 
     def __init__(self) -> None:
@@ -148,15 +137,8 @@ class BarePath:
             self._stack.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Kill what runs inside and let the namespaces go."""
         self._stack.close()
 
 

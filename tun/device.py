@@ -20,10 +20,11 @@ import re
 import socket
 import struct
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Final, Self, cast
+from typing import Final, cast
 
 import pytun
+
+from .closing import Closing
 
 VNET_HDR_LEN: Final = 10
 # flags, gso_type, hdr_len, gso_size, csum_start, csum_offset; in the machine's byte order.
@@ -138,7 +139,7 @@ def interface_exists(name: str) -> bool:
     return True
 
 
-class TunDevice:
+class TunDevice(Closing):
     """One TUN device, non-blocking: whole packets in and out, each behind a virtio_net_hdr."""
 
     __slots__ = (
@@ -271,17 +272,6 @@ class TunDevice:
         if self._descriptor >= 0:
             self._descriptor = -1
             self._device.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _open(name: str | None, existed: bool, vnet_header: bool) -> tuple[pytun.TunTapDevice, bool]:

@@ -19,10 +19,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, Final, NoReturn, ParamSpec, Self, TypeVar
 
 from . import netlink
+from .closing import Closing
 from .device import DeviceError, TunDevice
 from .interface import Configured, configure_interface, read_setting, write_setting
 from .linux import in_namespace, in_thread, open_current_namespace, setns, unshare_network
@@ -56,7 +56,7 @@ def _new_namespace() -> int:
     return open_current_namespace()
 
 
-class Namespace:
+class Namespace(Closing):
     """One network namespace, kept alive by its descriptor `fd`; use it as a context manager."""
 
     def __init__(self, label: str, fd: int) -> None:
@@ -98,17 +98,6 @@ class Namespace:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # Programs, functions, sockets and devices inside
 

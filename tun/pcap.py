@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import struct
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from .closing import Closing
 from .device import BytesLike
 
 LINKTYPE_RAW: Final = 101
@@ -21,7 +21,7 @@ _BUFFER: Final = 1 << 18
 _US_PER_SECOND: Final = 1_000_000
 
 
-class PcapWriter:
+class PcapWriter(Closing):
     """Writes IP packets to a pcap file; use it as a context manager."""
 
     def __init__(
@@ -64,14 +64,3 @@ class PcapWriter:
     def close(self) -> None:
         """Flush and close. May be called twice."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -16,9 +16,9 @@ import statistics
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
+from mptcp.tun.closing import Closing
 from mptcp.tun.netns import Namespace
 
 from ..flood import SERVER, SOURCES
@@ -38,7 +38,7 @@ _SETTLE_S: Final = 1.0
 _SAMPLE_S: Final = 0.1
 
 
-class FloodNetwork:
+class FloodNetwork(Closing):
     """The namespaces, up and routed; a context manager, which takes them down."""
 
     def __init__(self) -> None:
@@ -69,15 +69,8 @@ class FloodNetwork:
             self._stack.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Kill what runs inside and let the namespaces go."""
         self._stack.close()
 
 

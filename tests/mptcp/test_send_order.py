@@ -15,6 +15,7 @@ from mptcp.meta_socket import MetaSocket
 from mptcp.retransmit_queue import DataChunk
 from mptcp.send_order import Copies, enter, take_ahead
 from mptcp.tcp.allowance import segment_size
+from tests.mptcp.test_failover import spans
 from tests.peer import Peer, Seen, Wire, ms
 from tests.transfers import exchange, network, open_programs, payload
 from tests.virtual import STACKS
@@ -125,16 +126,6 @@ def test_copies_pass_over_what_has_arrived() -> None:
     taken = copies.take(tx, a, 14)
     assert taken is not None
     assert (joined(taken[0]), *taken[1:]) == (data[20:], 21, 10)
-
-
-def spans(seen: list[Seen]) -> list[tuple[int, int]]:
-    """DSN ranges of the data segments."""
-    found = []
-    for segment in seen:
-        if segment.data and segment.dss is not None and segment.dss.dsn is not None:
-            start = segment.dss.dsn + segment.seq - segment.dss.ssn
-            found.append((start, start + len(segment.data)))
-    return found
 
 
 def slow_and_fast(scheduler: str) -> tuple[MetaSocket, Peer, Peer, int]:

@@ -158,7 +158,7 @@ def syn_arrives(stack: Stack, seg: Segment, now: int, isn: int | None = None) ->
                 offer = option
     listener = listener_for(stack, seg)
     if listener is None:
-        stack.reset_for(seg, seg.interface)
+        stack.reset_for(seg)
         return
     full = len(listener.half_open) >= listener.backlog
     cookies = stack.config.syn_cookies

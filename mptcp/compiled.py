@@ -22,6 +22,8 @@ from typing import Final
 PACKAGES: Final = ("schedulers", "tcp", "wire")
 MODULES: Final = (
     "accepting",
+    "answers",
+    "arrival",
     "blackholes",
     "buffers",
     "cloning",
@@ -54,6 +56,8 @@ MODULES: Final = (
     "subflow",
     "subflow_input",
     "subflow_options",
+    "subflow_output",
+    "tcp_path",
     "timers",
     "tuning",
     "unmapped",

@@ -106,7 +106,7 @@ def answer_early(stack: Stack, packet: memoryview, ip: IpHeader, now: int, verif
         return False
     if full:
         stack.counters["TcpExtTCPReqQFullDoCookies"] += 1
-    if not stack.room_for_answer():
+    if not stack.answers.has_room():
         return True
     interface = stack.book.owner[dst]
     limit = interface.mtu - (40 if ip.version == 4 else 60)
@@ -186,4 +186,4 @@ def _send(
     else:
         ip = _IPV6.pack(0x6000_0000 | tos << 20, length, 6 << 8 | config.ttl)
     stack.counters["TcpExtSyncookiesSent"] += 1
-    stack.send_raw(interface.id, ip + addresses + header)
+    stack.answers.send(interface.id, ip + addresses + header)

@@ -45,7 +45,7 @@ def icmp_arrives(stack: Stack, packet: memoryview, ip: IpHeader, interface: int)
     message = parse_icmp(packet, ip)
     if isinstance(message, EchoRequest):
         stack.counters["IcmpInEchos"] += 1
-        stack.send_raw(interface, echo_reply(packet, ip))
+        stack.answers.send(interface, echo_reply(packet, ip))
     elif isinstance(message, IcmpError):
         key = stack.flow_key(message.src, message.sport, message.dst, message.dport)
         connection = stack.connections.get(key)

@@ -71,7 +71,7 @@ def _joinable(stack: Stack, seg: Segment, token: int) -> MetaSocket | None:
     over = meta is not None and meta.ended is not None and meta.time_wait is None
     if meta is None or over or meta.fallback or not meta.confirmed:
         stack.counters["MPTcpExtMPJoinNoTokenFound"] += 1
-        stack.reset_for(seg, seg.interface, MpTcprst(RST_MPTCP_SPECIFIC).emit())
+        stack.reset_for(seg, MpTcprst(RST_MPTCP_SPECIFIC).emit())
         return None
     # One that has not shown its HMAC yet takes nobody's place (RFC 8684 §5).
     proved = sum(1 for subflow in meta.subflows if subflow.state is not State.SYN_RECEIVED)
@@ -80,7 +80,7 @@ def _joinable(stack: Stack, seg: Segment, token: int) -> MetaSocket | None:
         # RFC 8684 §3.6: where the administrator wants one subflow only it is no use to try later.
         alone = stack.config.max_subflows == 1
         answer = MpTcprst(RST_ADMIN_PROHIBITED) if alone else MpTcprst(RST_LACK_OF_RESOURCES, True)
-        stack.reset_for(seg, seg.interface, answer.emit())
+        stack.reset_for(seg, answer.emit())
         return None
     return meta
 
@@ -137,7 +137,7 @@ def join_ack_arrives(stack: Stack, seg: Segment, option: MpJoinAck, now: int) ->
     request = stack.joins.take(flow, now) if mss is not None else None
     if mss is None or request is None:
         stack.counters["TcpExtSyncookiesFailed"] += 1
-        stack.reset_for(seg, seg.interface, MpTcprst(RST_LACK_OF_RESOURCES, True).emit())
+        stack.reset_for(seg, MpTcprst(RST_LACK_OF_RESOURCES, True).emit())
         return
     meta = _joinable(stack, seg, request.token)
     if meta is None:
@@ -145,7 +145,7 @@ def join_ack_arrives(stack: Stack, seg: Segment, option: MpJoinAck, now: int) ->
     mac = keys.ack_hmac(meta.remote_key, meta.local_key, request.remote_nonce, request.local_nonce)
     if not hmac.compare_digest(mac, option.hmac):
         stack.counters["MPTcpExtMPJoinAckHMacFailure"] += 1
-        stack.reset_for(seg, seg.interface, MpTcprst(RST_MPTCP_SPECIFIC).emit())
+        stack.reset_for(seg, MpTcprst(RST_MPTCP_SPECIFIC).emit())
         return
     stack.counters["TcpExtSyncookiesRecv"] += 1
     subflow = _subflow(stack, meta, seg, (seg.ack - 1) & 0xFFFFFFFF)

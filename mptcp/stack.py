@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final
 
 from mptcp import (
     accepting,
@@ -31,75 +30,40 @@ from mptcp import (
     schedulers,
     wvegas,
 )
-from mptcp.accepting import Listener, cookie_arrives, listener_for, syn_arrives
-from mptcp.addressing import AddressBook, can_be_source
+from mptcp.accepting import Listener
+from mptcp.addressing import AddressBook
+from mptcp.answers import IN_A_ROW, Answers
+from mptcp.arrival import PLAIN, Offload, count_fragments, packet_arrives
 from mptcp.blackholes import Blackholes
 from mptcp.config import Config
 from mptcp.data_states import DataTimeWaits
-from mptcp.early import answer_early
 from mptcp.errors import ConnectionEnd
 from mptcp.events import Closed, Event
-from mptcp.icmp_errors import icmp_arrives
 from mptcp.info import MptcpInfo
 from mptcp.meta_socket import MetaSocket
 from mptcp.mib import snapshot
 from mptcp.monitor import LIMIT, Monitor, tell_event
 from mptcp.path_manager.base import Path
 from mptcp.policies import Policies
-from mptcp.ports import syn_may_reuse, take_over
 from mptcp.stateless import JoinTable
-from mptcp.subflow_options import count_reset
 from mptcp.tcp import cubic
 from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.fastopen import CookieCache, CookieKeys
 from mptcp.tcp.host import Interface, Transmit
-from mptcp.tcp.input import segment_arrives
 from mptcp.tcp.known_mtus import PathMtuCache
 from mptcp.tcp.memory import FREE, UNLIMITED, HostMemory, quanta
 from mptcp.tcp.state import NEVER, State
 from mptcp.tcp.syncookies import SynCookies
 from mptcp.timers import BlurredLimit, RateLimit, Timed, TimerHeap
-from mptcp.wire import ParseError
-from mptcp.wire.errors import ChecksumError
 from mptcp.wire.fragments import Reassembler
-from mptcp.wire.ip import ICMP, ICMPV6, TCP, parse_ip
 from mptcp.wire.tcp import (
-    ACK,
-    FIN,
-    RST,
-    SYN,
-    HeaderTemplate,
     Segment,
-    parse_segment,
 )
 
 __all__ = ["PLAIN", "Listener", "Offload", "Stack"]
 
 BUILT_IN_POLICIES = (coupled_cc, cubic, reorder_shortcuts, reorder_variants, schedulers, wvegas)
 """Modules whose import registers the policies that a `Config` may name."""
-
-
-ANSWERS_IN_A_ROW: Final = 4
-"""Answers to strangers that may go before a connection has its turn: most must go as fast as they
-are asked for, and whoever asks must not hold up the connections."""
-
-
-class Offload:
-    """What a device says of a packet it hands in: checksum state and segmentation.
-
-    `trusted`: the TCP checksum is known to be right or was left out (NEEDS_CSUM, DATA_VALID); else
-    it is verified. `gso_size`: payload of each merged segment, 0 for a single one.
-    """
-
-    __slots__ = ("ecn", "gso_size", "trusted")
-
-    def __init__(self, trusted: bool = False, gso_size: int = 0, ecn: bool = False) -> None:
-        self.trusted = trusted
-        self.gso_size = gso_size
-        self.ecn = ecn
-
-
-PLAIN = Offload()
 
 
 class Stack:
@@ -143,9 +107,7 @@ class Stack:
         self._isn_override = isn
         self._idsn = idsn or keys.idsn
         self._ready: deque[TcpConnection] = deque()
-        self._raw: deque[Transmit] = deque()
-        """Answers to strangers: SYN cookies, resets, echo replies."""
-        self._answers_in_a_row = 0
+        self.answers = Answers(config, self.counters, self.book)
         self._events: deque[Event] = deque()
         self.monitors: list[Monitor] = []
         """Who reads the event stream (`monitor`)."""
@@ -155,8 +117,7 @@ class Stack:
         self._time_wait: deque[TcpConnection] = deque()
         self.data_time_waits = DataTimeWaits(config.max_time_wait)
         self._challenges = BlurredLimit(config.challenge_acks_per_second, entropy)
-        self._resets = RateLimit(config.resets_per_second)
-        self._icmp = RateLimit(config.icmp_per_second)
+        self.icmp_limit = RateLimit(config.icmp_per_second)
 
     # -- interfaces ----------------------------------------------------------------------------
 
@@ -296,117 +257,7 @@ class Stack:
     ) -> None:
         """Take one packet read from an interface. Never raises on its bytes."""
         self._advance(now)
-        offload = offload or PLAIN
-        try:
-            ip = parse_ip(packet)
-            if ip.dst not in self.book.owner:
-                self.counters["IpInAddrErrors"] += 1
-                return
-            if ip.is_fragment:
-                self.counters["IpReasmReqds"] += 1
-                whole = self.fragments.add(now, packet, ip)
-                self._count_fragments()
-                if whole is None:
-                    return
-                self.counters["IpReasmOKs"] += 1
-                packet = memoryview(whole)
-                ip = parse_ip(packet)
-            if ip.protocol == TCP:
-                if (
-                    self.cookies.sent_at is not None
-                    and ip.end - ip.offset >= 20
-                    and packet[ip.offset + 13] & (SYN | ACK | RST | FIN) == SYN
-                    and answer_early(self, packet, ip, now, not offload.trusted)
-                ):
-                    self.counters["TcpInSegs"] += 1
-                    return
-                seg = parse_segment(packet, ip, verify_checksum=not offload.trusted)
-                seg.gso_size = offload.gso_size
-                seg.interface = interface
-                self._segment(seg, now)
-            elif ip.protocol in (ICMP, ICMPV6):
-                if self._icmp.allow(now):
-                    icmp_arrives(self, packet, ip, interface)
-                else:
-                    self.counters["IcmpInRateLimited"] += 1
-            else:
-                self.counters["IpInUnknownProtos"] += 1
-        except ChecksumError:
-            self.counters["TcpInCsumErrors"] += 1
-            self.counters["TcpInErrs"] += 1
-        except ParseError:
-            self.counters["IpInHdrErrors"] += 1
-
-    def _count_fragments(self) -> None:
-        """RFC 4293's ipReasm counters, and what of the failures was for want of room."""
-        fragments = self.fragments
-        lost = fragments.timed_out + fragments.overlapped + fragments.malformed + fragments.evicted
-        self.counters["IpReasmFails"] = lost
-        self.counters["IpReasmEvicted"] = fragments.evicted
-
-    def _segment(self, seg: Segment, now: int) -> None:
-        """Demultiplex a segment (RFC 8684 §3.2: the token comes before the listener)."""
-        key = self.flow_key(seg.dst, seg.dport, seg.src, seg.sport)
-        connection = self.connections.get(key)
-        flags = seg.flags
-        if connection is not None:
-            if (
-                connection.state is State.TIME_WAIT
-                and flags & (SYN | ACK | RST | FIN) == SYN
-                and syn_may_reuse(connection, seg)
-                # MP_JOIN needs no listener (RFC 8684 §3.2).
-                and (seg.mptcp or listener_for(self, seg) is not None)
-            ):
-                syn_arrives(self, seg, now, take_over(self, connection))
-            else:
-                segment_arrives(connection, seg, now)
-            return
-        self.counters["TcpInSegs"] += 1
-        if flags & RST:
-            return
-        if flags & (SYN | ACK | FIN) == SYN:
-            syn_arrives(self, seg, now)
-        elif not flags & ACK:
-            if listener_for(self, seg) is None:
-                self.reset_for(seg, seg.interface)
-            # RFC 9293 §3.10.7.2 fourth: to a listener it says nothing.
-        elif flags & SYN or not (self.cookies.recent(now) and cookie_arrives(self, seg, now)):
-            self.reset_for(seg, seg.interface)
-
-    def reset_for(self, seg: Segment, interface: int, options: bytes = b"") -> None:
-        """RFC 9293 §3.10.7.1: RST for a segment that has no place here, rate-limited."""
-        owner = self.book.owner.get(seg.dst)
-        if owner is None or seg.flags & RST or not can_be_source(seg.src):
-            return
-        if not self._resets.allow(self.now):
-            self.counters["TcpOutRstsRateLimited"] += 1
-            return
-        if not self.room_for_answer():
-            return
-        template = HeaderTemplate(seg.dst, seg.src, seg.dport, seg.sport)
-        if seg.flags & ACK:
-            header = template.build(seg.ack, 0, RST, 0, options, 0)
-        else:
-            length = len(seg.payload) + (seg.flags & FIN) + ((seg.flags & SYN) >> 1)
-            ack = (seg.seq + length) & 0xFFFFFFFF
-            header = template.build(0, ack, RST | ACK, 0, options, 0)
-        template.finish_checksum(header, [])
-        self.counters["TcpOutRsts"] += 1
-        self.counters["TcpOutSegs"] += 1
-        count_reset(self.counters, options)
-        self._raw.append(Transmit(owner.id, header, []))
-
-    def room_for_answer(self) -> bool:
-        """Whether one more answer to a stranger may wait to be sent; counted if not."""
-        if len(self._raw) < self.config.max_waiting_answers:
-            return True
-        self.counters["IpOutAnswersDropped"] += 1
-        return False
-
-    def send_raw(self, interface: int, packet: bytes) -> None:
-        """Queue a whole packet (echo replies, SYN cookies); bounded."""
-        if self.room_for_answer():
-            self._raw.append(Transmit(interface, packet, []))
+        packet_arrives(self, interface, packet, offload or PLAIN)
 
     # -- Host: what connections use ------------------------------------------------------------
 
@@ -415,6 +266,10 @@ class Stack:
         if not connection.ready:
             connection.ready = True
             self._ready.append(connection)
+
+    def reset_for(self, seg: Segment, options: bytes = b"") -> None:
+        """See `tcp.host.Host`."""
+        self.answers.reset(seg, options, self.now)
 
     def rearm(self, timed: Timed) -> None:
         """See `tcp.host.Host`; also for connections and whatever else has deadlines."""
@@ -497,7 +352,7 @@ class Stack:
         self._timers.run(now)
         if len(self.fragments):
             self.fragments.expire(now)
-            self._count_fragments()
+            count_fragments(self)
 
     def poll_timeout(self) -> int | None:
         """The time at which `handle_timeout` is to be called, None if nothing waits.
@@ -517,12 +372,11 @@ class Stack:
         """
         if now > self.now:
             self.now = now
-        raw = self._raw
         ready = self._ready
-        if raw and (self._answers_in_a_row < ANSWERS_IN_A_ROW or not ready):
-            self._answers_in_a_row += 1
-            return raw.popleft()
-        self._answers_in_a_row = 0
+        answers = self.answers
+        if answers.waiting and (answers.in_a_row < IN_A_ROW or not ready):
+            return answers.next()
+        answers.in_a_row = 0
         while ready:
             connection = ready.popleft()
             connection.ready = False
@@ -531,7 +385,7 @@ class Stack:
                 self.mark_ready(connection)  # at the end: connections take turns
                 if connection.interface.up:
                     return transmit
-        return raw.popleft() if raw else None
+        return answers.next() if answers.waiting else None
 
     def transmit_refused(self, now: int, transmit: Transmit) -> None:
         """The device did not take this packet: it counts as lost."""

@@ -100,7 +100,7 @@ def send_cookie(stack: Stack, seg: Segment, isn: int, now: int, option: bytes = 
 
     Only what `syncookies` and the peer's third ACK can bring back is agreed to.
     """
-    if not stack.room_for_answer():
+    if not stack.answers.has_room():
         return
     config = stack.config
     interface = stack.book.owner[seg.dst]
@@ -130,14 +130,13 @@ def send_cookie(stack: Stack, seg: Segment, isn: int, now: int, option: bytes = 
     )
     template.finish_checksum(header, [])
     stack.counters["TcpExtSyncookiesSent"] += 1
-    stack.send_raw(interface.id, bytes(header))
+    stack.answers.send(interface.id, bytes(header))
 
 
 def syn_again(seg: Segment, mss: int) -> Segment:
     """The SYN that `seg`, the ACK of a cookie, belongs to: as it was, as far as it matters."""
     irs = (seg.seq - 1) & 0xFFFFFFFF
     syn = Segment(seg.src, seg.dst, seg.sport, seg.dport, irs, 0, SYN, seg.window)
-    syn.interface = seg.interface
     syn.mss = mss
     if seg.ts_val >= 0:
         syn.ts_val = seg.ts_val

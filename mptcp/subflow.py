@@ -19,42 +19,38 @@ from mptcp.blackholes import plain_syn_answered
 from mptcp.delivery import deliver, look_at_unmapped
 from mptcp.errors import ConnectionEnd, FallbackReason
 from mptcp.events import DeliveryProblem
-from mptcp.fallback import acked_without_dss, fall_back, heed_answer
+from mptcp.fallback import fall_back
 from mptcp.fastclose import FastCloseWait
-from mptcp.mapping import RxMappings, TxMapping
+from mptcp.mapping import RxMappings
 from mptcp.signals import SignalRow
 from mptcp.subflow_input import (
     answer_to_capable,
     answer_to_join,
-    take_mapping,
-    take_options,
+    reset_options_arrive,
+    segment_options_arrive,
     third_ack,
 )
 from mptcp.subflow_options import (
     count_reset,
     data_options_length,
-    infinite_mapping,
+    extra_options,
     prepared_options,
-    segment_options,
 )
-from mptcp.tcp import allowance, output
+from mptcp.subflow_output import poll_transmit, pull
+from mptcp.tcp import allowance
 from mptcp.tcp.chunks import SentChunk
-from mptcp.tcp.connection import TcpConnection
 from mptcp.tcp.host import Host, Interface, Transmit
 from mptcp.tcp.memory import FREE
 from mptcp.tcp.output import Kind
 from mptcp.tcp.state import NEVER, State
+from mptcp.tcp_path import TcpPath
 from mptcp.unmapped import Unmapped
-from mptcp.wire.checksum import dss_checksum, parts_sum
 from mptcp.wire.icmp import IcmpKind
 from mptcp.wire.mptcp_options import (
     RST_MPTCP_SPECIFIC,
     RST_UNACCEPTABLE_PERFORMANCE,
-    MpFail,
-    MpFastclose,
     MpTcprst,
 )
-from mptcp.wire.seq import MASK32, MASK64
 from mptcp.wire.tcp import Segment
 
 if TYPE_CHECKING:
@@ -70,7 +66,7 @@ class Role(enum.Enum):
     JOIN_PASSIVE = 3
 
 
-class Subflow(TcpConnection):
+class Subflow(TcpPath):
     """One subflow. The initial one of a plain TCP connection is a Subflow with `mptcp` False."""
 
     def __init__(
@@ -169,70 +165,7 @@ class Subflow(TcpConnection):
             self.reset_sent = count_reset(self.host.counters, options)
         super().abort(options, end)
 
-    # -- views for schedulers ------------------------------------------------------------------
-
-    @property
-    def srtt(self) -> int:
-        """Smoothed RTT, µs; 0 while unknown."""
-        return self.snd.rtt.srtt
-
-    @property
-    def rttvar(self) -> int:
-        """Mean deviation of the RTT, µs."""
-        return self.snd.rtt.rttvar
-
-    @property
-    def smss(self) -> int:
-        """Payload of a full-sized segment."""
-        return self.snd.smss
-
-    @property
-    def rate(self) -> int:
-        """Bytes a second that the congestion window allows; 0 while the RTT is unknown."""
-        return self.cc.cwnd * 1_000_000 // self.snd.rtt.srtt if self.snd.rtt.srtt else 0
-
-    @property
-    def bytes_sent(self) -> int:
-        """Sent so far, retransmissions not counted."""
-        return self.snd.bytes_sent
-
-    @property
-    def acked_at(self) -> int:
-        """When the last ACK came; -1: none has."""
-        return self.stats.last_ack_recv
-
-    @property
-    def waiting_since(self) -> int:
-        """Since when something is in flight and no ACK has covered more; -1: nothing is."""
-        snd = self.snd
-        # RFC 6298 §5: the timer starts with the first byte, and again with each such ACK.
-        return snd.rto_deadline - snd.rtt.rto if snd.rto_deadline < NEVER else -1
-
-    @property
-    def cwnd(self) -> int:
-        """Congestion window, bytes."""
-        return self.cc.cwnd
-
-    @property
-    def ssthresh(self) -> int:
-        """Slow start threshold, bytes."""
-        return self.cc.ssthresh
-
-    @property
-    def loss_rate(self) -> float:
-        """The share of what was sent that went again, 0 to 1."""
-        snd = self.snd
-        return snd.bytes_retransmitted / max(snd.bytes_sent + snd.bytes_retransmitted, 1)
-
-    @property
-    def in_flight(self) -> int:
-        """Bytes sent and neither acknowledged nor presumed lost."""
-        return self.snd.board.in_flight
-
-    @property
-    def stale(self) -> bool:
-        """The retransmission timer has expired and nothing was heard since."""
-        return self.snd.timeouts > 0
+    # -- views -----------------------------------------------------------------------------------
 
     @property
     def usable(self) -> bool:
@@ -255,12 +188,6 @@ class Subflow(TcpConnection):
         """SSN of the next byte the peer is to send."""
         return self.rcv_nxt - self.irs - self.syn_data_in
 
-    @property
-    def room(self) -> int:
-        """Bytes the congestion window and this subflow's own window allow now."""
-        snd = self.snd
-        return min(snd.congestion_room(), snd.window_room())
-
     def sendable(self, now: int) -> int:
         """Bytes this subflow would send if the scheduler chose it; 0 if it cannot."""
         if now < self.pace_deadline < NEVER and self.meta.tx.queued > self.snd.congestion_room():
@@ -271,33 +198,7 @@ class Subflow(TcpConnection):
     # -- hooks: sending ------------------------------------------------------------------------
 
     def poll_transmit(self, now: int) -> Transmit | None:
-        meta = self.meta
-        if meta.write_closed and not self.early and meta.data_fin_ready(now):
-            meta.ack_data(now)
-        dispatcher = meta.dispatcher
-        if self.snd.board.lost and dispatcher.cloning.policy.on_loss:
-            dispatcher.cloning.on_loss(self)
-        transmit = output.poll_output(self, now)
-        # What pacing holds back goes soon, and the scheduler's choice stands: the others must not
-        # ask again before, they would get the same answer for ever.
-        if (
-            transmit is None
-            and dispatcher.waiting
-            and (self.pace_deadline == NEVER or not self.sendable(now))
-        ):
-            dispatcher.on_full(self, now)
-        if transmit is None and dispatcher.clones_when_blocked(self, now):
-            transmit = output.poll_output(self, now)
-        pacer = self.pacer
-        if (
-            transmit is None
-            and pacer is not None
-            and pacer.held
-            and self.pace_deadline == NEVER
-            and self.snd.congestion_room() > 0
-        ):
-            pacer.held = False  # others took what it had waited to send
-        return transmit
+        return poll_transmit(self, now)
 
     def queued(self) -> int:
         if self.is_join and not self.fully_established:
@@ -324,40 +225,7 @@ class Subflow(TcpConnection):
         return min(self.snd.window_room(), self.meta.dispatcher.send_window(self))
 
     def pull(self, limit: int, now: int) -> tuple[list[memoryview], object | None] | None:
-        if self._first_data():
-            # Design rule 2, RFC 8684 §3.1: the first data goes with MP_CAPABLE, one segment.
-            limit = min(limit, self.snd.mss - self.extra_options_length() - 12)
-        again = self.meta.tx.retransmit.taken_bytes
-        taken = self.meta.dispatcher.pull(self, limit, now)
-        if taken is None:
-            return None
-        parts, dsn, length = taken
-        ssn = self.snd.nxt - self.snd.iss - self.syn_data_out
-        if not self.mptcp:
-            if not self.infinite_due:
-                return parts, None
-            self.infinite_due = False
-            self.mapped_end = self.snd.nxt + length
-            self.host.counters["MPTcpExtInfiniteMapTx"] += 1
-            if self.infinite_from:
-                dsn = self.meta.local_idsn + self.infinite_from
-                ssn = self.infinite_from
-            return parts, TxMapping(dsn, ssn, 0, 0 if self.meta.checksum else None)
-        checksum = None
-        if self.meta.checksum:
-            checksum = dss_checksum(dsn & MASK64, ssn & MASK32, length, parts_sum(parts))
-        return parts, TxMapping(
-            dsn, ssn, length, checksum, self.meta.tx.retransmit.taken_bytes > again
-        )
-
-    def _first_data(self) -> bool:
-        """Whether the next byte is the first one and must go with MP_CAPABLE."""
-        return (
-            self.role is Role.INITIAL_ACTIVE
-            and self.mptcp
-            and not self.fully_established
-            and self.snd.nxt == self.first_seq
-        )
+        return pull(self, limit, now)
 
     def extra_options_length(self) -> int:
         if self.mptcp or self.infinite_due or self.snd.una < self.mapped_end:
@@ -365,19 +233,7 @@ class Subflow(TcpConnection):
         return 0
 
     def extra_options(self, kind: Kind, chunk: SentChunk | None, room: int) -> list[bytes]:
-        if kind is Kind.RST:
-            return []
-        if not self.mptcp:
-            mapping = chunk.mapping if chunk is not None else None
-            if isinstance(mapping, TxMapping):
-                # Also what was sent with another mapping before: should that have got lost, the
-                # peer knows none for these bytes.
-                return [infinite_mapping(self, mapping)]
-            bare = chunk is None or not chunk.parts
-            if self.fail_dsn >= 0 and bare and room >= 12:
-                return [MpFail(self.fail_dsn).emit()]
-            return []
-        return segment_options(self, kind, chunk, room)
+        return extra_options(self, kind, chunk, room)
 
     def prepared_options(self, chunk: SentChunk | None, now: int) -> bytes | None:
         return prepared_options(self, chunk, now)
@@ -481,50 +337,10 @@ class Subflow(TcpConnection):
         return True
 
     def on_options(self, seg: Segment, now: int) -> bool:
-        if not self.mptcp:
-            if self.fail_dsn >= 0:
-                heed_answer(self, seg)
-            return True
-        meta = self.meta
-        if seg.mptcp and not take_options(self, seg, now):
-            return False
-        dss = seg.dss
-        if not self.fully_established:
-            if self.role is Role.JOIN_ACTIVE:
-                # RFC 8684 §3.2: whatever acknowledges is the fourth ACK.
-                self.fully_established = True
-                self.upper_deadline = NEVER
-                meta.membership.on_joined(self, now)
-            elif dss is not None:
-                self.fully_established = True
-                meta.membership.on_confirmed(now)
-        if not self.dss_acked and self.snd.una > self.first_seq:
-            # RFC 8684 §3.7. An ACK with another MPTCP option (a long ADD_ADDR leaves no room for a
-            # DSS) says nothing yet.
-            if dss is not None:
-                self.dss_acked = dss.data_ack is not None
-            elif not seg.mptcp:
-                return acked_without_dss(self)
-        if dss is not None:
-            self.dss_seen = True
-            if dss.data_ack is not None:
-                meta.on_data_ack(self, dss, seg.window << self.snd.wscale, now)
-            if dss.dsn is not None and not take_mapping(self, dss, now):
-                return False
-        return self.state is not State.CLOSED
+        return segment_options_arrive(self, seg, now)
 
     def on_reset_options(self, seg: Segment) -> None:
-        for option in seg.mptcp:
-            if isinstance(option, MpTcprst):
-                self.reset_reason = option.reason
-                self.reset_transient = option.transient
-                self.host.counters["MPTcpExtMPRstRx"] += 1
-            elif isinstance(option, MpFail):
-                # RFC 8684 §3.7: nothing of it was DATA_ACKed; it goes again on the others.
-                self.host.counters["MPTcpExtMPFailRx"] += 1
-            elif isinstance(option, MpFastclose) and option.receiver_key == self.meta.local_key:
-                self.host.counters["MPTcpExtMPFastcloseRx"] += 1
-                self.meta.on_fastclose(self.host.now, self)
+        reset_options_arrive(self, seg)
 
     def deliver(self, seq: int, view: memoryview, now: int) -> None:
         deliver(self, seq, view, now)

@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING
 from mptcp import keys
 from mptcp.delivery import place_unmapped
 from mptcp.errors import ConnectionEnd, FallbackReason
-from mptcp.fallback import fall_back, mp_fail_arrives, only_subflow_ever
+from mptcp.fallback import (
+    acked_without_dss,
+    fall_back,
+    heed_answer,
+    mp_fail_arrives,
+    only_subflow_ever,
+)
 from mptcp.mapping import RxMapping
 from mptcp.monitor import tell_subflow
-from mptcp.tcp.state import State
+from mptcp.tcp.state import NEVER, State
 from mptcp.wire.dss import Dss
 from mptcp.wire.mptcp_options import (
     RST_LACK_OF_RESOURCES,
@@ -82,7 +88,7 @@ def answer_to_join(subflow: Subflow, seg: Segment) -> bool:
                 return True
             subflow.host.counters["MPTcpExtMPJoinSynAckHMacFailure"] += 1
             break
-    subflow.host.reset_for(seg, subflow.interface.id, MpTcprst(RST_MPTCP_SPECIFIC).emit())
+    subflow.host.reset_for(seg, MpTcprst(RST_MPTCP_SPECIFIC).emit())
     subflow.terminate(ConnectionEnd.REFUSED, subflow.host.now)
     return False
 
@@ -132,7 +138,7 @@ def third_ack(subflow: Subflow, seg: Segment, now: int) -> bool:
     return True
 
 
-def take_options(subflow: Subflow, seg: Segment, now: int) -> bool:
+def _take_options(subflow: Subflow, seg: Segment, now: int) -> bool:
     """MPTCP options other than DSS, on a segment whose numbers are in window (RFC 8684 §3)."""
     meta = subflow.meta
     for option in seg.mptcp:
@@ -170,7 +176,7 @@ def take_options(subflow: Subflow, seg: Segment, now: int) -> bool:
     return subflow.state is not State.CLOSED
 
 
-def take_mapping(subflow: Subflow, dss: Dss, now: int) -> bool:
+def _take_mapping(subflow: Subflow, dss: Dss, now: int) -> bool:
     """Remember what the peer declares; False when the segment must be dropped."""
     meta = subflow.meta
     assert dss.dsn is not None
@@ -208,3 +214,53 @@ def take_mapping(subflow: Subflow, dss: Dss, now: int) -> bool:
     if dss.data_fin:
         meta.receiving.on_data_fin(dsn + payload, now)
     return True
+
+
+def segment_options_arrive(subflow: Subflow, seg: Segment, now: int) -> bool:
+    """All options of an acceptable segment; False when the segment must be dropped."""
+    if not subflow.mptcp:
+        if subflow.fail_dsn >= 0:
+            heed_answer(subflow, seg)
+        return True
+    meta = subflow.meta
+    if seg.mptcp and not _take_options(subflow, seg, now):
+        return False
+    dss = seg.dss
+    if not subflow.fully_established:
+        if subflow.is_join and subflow.is_active:
+            # RFC 8684 §3.2: whatever acknowledges is the fourth ACK.
+            subflow.fully_established = True
+            subflow.upper_deadline = NEVER
+            meta.membership.on_joined(subflow, now)
+        elif dss is not None:
+            subflow.fully_established = True
+            meta.membership.on_confirmed(now)
+    if not subflow.dss_acked and subflow.snd.una > subflow.first_seq:
+        # RFC 8684 §3.7. An ACK with another MPTCP option (a long ADD_ADDR leaves no room for a
+        # DSS) says nothing yet.
+        if dss is not None:
+            subflow.dss_acked = dss.data_ack is not None
+        elif not seg.mptcp:
+            return acked_without_dss(subflow)
+    if dss is not None:
+        subflow.dss_seen = True
+        if dss.data_ack is not None:
+            meta.on_data_ack(subflow, dss, seg.window << subflow.snd.wscale, now)
+        if dss.dsn is not None and not _take_mapping(subflow, dss, now):
+            return False
+    return subflow.state is not State.CLOSED
+
+
+def reset_options_arrive(subflow: Subflow, seg: Segment) -> None:
+    """What an RST in the window says beside that."""
+    for option in seg.mptcp:
+        if isinstance(option, MpTcprst):
+            subflow.reset_reason = option.reason
+            subflow.reset_transient = option.transient
+            subflow.host.counters["MPTcpExtMPRstRx"] += 1
+        elif isinstance(option, MpFail):
+            # RFC 8684 §3.7: nothing of it was DATA_ACKed; it goes again on the others.
+            subflow.host.counters["MPTcpExtMPFailRx"] += 1
+        elif isinstance(option, MpFastclose) and option.receiver_key == subflow.meta.local_key:
+            subflow.host.counters["MPTcpExtMPFastcloseRx"] += 1
+            subflow.meta.on_fastclose(subflow.host.now, subflow)

@@ -1,6 +1,6 @@
 """The MPTCP options a subflow puts on its segments (RFC 8684 §3.1-§3.3).
 
-One function decides: a segment of an MPTCP subflow carries MP_CAPABLE, MP_JOIN or a DSS. A
+`segment_options` decides: a segment of an MPTCP subflow carries MP_CAPABLE, MP_JOIN or a DSS. A
 retransmission asks again with the same chunk and so declares the same mapping, only the DATA_ACK
 is new. TCP's own options and the order of sacrifice are `tcp.output.options_for`'s.
 """
@@ -17,7 +17,14 @@ from mptcp.tcp.chunks import SentChunk
 from mptcp.tcp.output import Kind
 from mptcp.wire.checksum import dss_checksum
 from mptcp.wire.dss import Dss
-from mptcp.wire.mptcp_options import KIND_MPTCP, MpCapable, MpJoinAck, MpJoinSyn, MpJoinSynAck
+from mptcp.wire.mptcp_options import (
+    KIND_MPTCP,
+    MpCapable,
+    MpFail,
+    MpJoinAck,
+    MpJoinSyn,
+    MpJoinSynAck,
+)
 from mptcp.wire.seq import MASK32, MASK64
 
 if TYPE_CHECKING:
@@ -206,3 +213,20 @@ def _capable(subflow: Subflow, chunk: SentChunk | None) -> bytes | None:
             checksum_required=meta.checksum,
         ).emit()
     return None
+
+
+def extra_options(subflow: Subflow, kind: Kind, chunk: SentChunk | None, room: int) -> list[bytes]:
+    """The options of MPTCP of one segment, or what a connection that has fallen back still says."""
+    if kind is Kind.RST:
+        return []
+    if not subflow.mptcp:
+        mapping = chunk.mapping if chunk is not None else None
+        if isinstance(mapping, TxMapping):
+            # Also what was sent with another mapping before: should that have got lost, the
+            # peer knows none for these bytes.
+            return [infinite_mapping(subflow, mapping)]
+        bare = chunk is None or not chunk.parts
+        if subflow.fail_dsn >= 0 and bare and room >= 12:
+            return [MpFail(subflow.fail_dsn).emit()]
+        return []
+    return segment_options(subflow, kind, chunk, room)

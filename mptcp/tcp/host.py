@@ -130,5 +130,5 @@ class Host(Protocol):
     def allow_challenge_ack(self, now: int) -> bool:
         """RFC 5961 §7: whether one more challenge ACK may be sent."""
 
-    def reset_for(self, seg: Segment, interface: int, options: bytes = b"") -> None:
+    def reset_for(self, seg: Segment, options: bytes = b"") -> None:
         """Answer `seg` with the RST of RFC 9293 §3.10.7.1, carrying `options`."""

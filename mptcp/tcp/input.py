@@ -78,7 +78,7 @@ def _syn_sent(conn: TcpConnection, seg: Segment, now: int) -> None:
         ack = unwrap(seg.ack, snd.nxt)
         if ack <= snd.iss or ack > snd.nxt:
             if not flags & RST:
-                conn.host.reset_for(seg, conn.interface.id)
+                conn.host.reset_for(seg)
             return
         acceptable = True
     if flags & RST:
@@ -235,7 +235,7 @@ def _synchronized(conn: TcpConnection, seg: Segment, seq: int, now: int) -> None
     ack = unwrap(seg.ack, snd.una)
     if conn.state is State.SYN_RECEIVED:
         if ack <= snd.iss or ack > snd.nxt:
-            conn.host.reset_for(seg, conn.interface.id)
+            conn.host.reset_for(seg)
             return
         snd.una = snd.iss + 1
         snd.wnd = seg.window << snd.wscale

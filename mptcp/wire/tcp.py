@@ -89,7 +89,6 @@ class Segment:
         "fast_open",
         "flags",
         "gso_size",
-        "interface",
         "mptcp",
         "mss",
         "payload",
@@ -134,8 +133,6 @@ class Segment:
     """The urgent pointer as on the wire, whatever the URG flag."""
     tos: int
     """The TOS or traffic class byte of the IP header."""
-    interface: int
-    """Index of the interface it came in by; set by the device layer."""
     gso_size: int
     """Payload bytes of each segment merged into this one by the device; 0 when it is one."""
 
@@ -153,7 +150,7 @@ class Segment:
         payload: memoryview = _NO_PAYLOAD,
         tos: int = 0,
     ) -> None:
-        """Make a segment without options; set them, `interface` and `gso_size` afterwards."""
+        """Make a segment without options; set them and `gso_size` afterwards."""
         self.src = src
         self.dst = dst
         self.sport = sport
@@ -176,7 +173,6 @@ class Segment:
         self.fast_open = None
         self.user_timeout = 0
         self.bad_options = 0
-        self.interface = 0
         self.gso_size = 0
 
     def __repr__(self) -> str:

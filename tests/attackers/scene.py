@@ -260,7 +260,7 @@ class Scene:
         for listener in stack.listeners.values():
             assert len(listener.half_open) <= listener.backlog
         assert stack.fragments.bytes_held <= config.max_reassembly_bytes
-        assert len(stack._raw) <= config.max_waiting_answers
+        assert len(stack.answers.waiting) <= config.max_waiting_answers
         assert len(stack._time_wait) <= config.max_time_wait
         for meta in stack.metas:
             table = getattr(meta.paths.manager, "remote", {})

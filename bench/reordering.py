@@ -52,7 +52,37 @@ class Replayed:
     segments: int
 
 
+FLOOR: Final = "dictionary"
+
 _recorded: list[Operation] = []
+
+
+class _Dictionary(ReorderQueue):
+    """A dictionary by DSN, and nothing else: what it costs to keep segments and to come back to
+    them, which grows with the memory that lies between, without any search. Segments must be whole,
+    and none come twice."""
+
+    __slots__ = ("_views",)
+
+    def __init__(self, limit: int = MAX_RUNS) -> None:
+        super().__init__(limit)
+        self._views: dict[int, memoryview] = {}
+
+    def insert(self, subflow: int, dsn: int, view: memoryview) -> int:
+        self._views[dsn] = view
+        self.hits += 1
+        return len(view)
+
+    def pop_ready(self, rcv_nxt: int) -> list[memoryview]:
+        ready: list[memoryview] = []
+        take = self._views.pop
+        while (view := take(rcv_nxt, None)) is not None:
+            ready.append(view)
+            rcv_nxt += len(view)
+        return ready
+
+    def clear(self) -> None:
+        self._views.clear()
 
 
 class _Recorder(ReorderQueue):
@@ -180,8 +210,9 @@ def in_order(trace: Trace) -> list[Operation]:
 
 
 def replay(kind: str, trace: Trace, most: int = NO_LIMIT) -> Replayed:
-    """Time the trace, `most` of its operations, on a new queue of that kind."""
-    queue: ReorderQueue = reorder_queues.get(kind)(NO_LIMIT)
+    """Time the trace, `most` of its operations, on a new queue of that kind (or `FLOOR`)."""
+    made: type[ReorderQueue] = _Dictionary if kind == FLOOR else reorder_queues.get(kind)
+    queue = made(NO_LIMIT)
     _run(queue, in_order(trace) if kind == "regular" and trace.before else trace.before)
     hits, misses, steps = queue.hits, queue.misses, queue.steps
     timed = trace.timed[:most]

@@ -13,18 +13,19 @@ from typing import Final
 from mptcp.reorder import MAX_RUNS, LinkedQueue, Node, Shortcut, reorder_queues
 from mptcp.tcp.reassembly import true_size
 
-TURNS: Final = 3
+TURNS: Final = 8
 """How many of the subflows that came before one another are asked for the place of the next."""
 
 
 class Shortcuts(LinkedQueue):
     """A list, and for each subflow the node after which its next data is expected.
 
-    A subflow goes on in one of three places, each named and checked by two comparisons (a hit).
-    Mostly it continues what it brought, or jumps a hole that another has yet to fill: the slot
+    A subflow mostly goes on in one of three places, each named and checked by two comparisons (a hit).
+    It continues what it brought, or jumps a hole that another has yet to fill: the slot
     after its own last data. Else it continues the run of another that has gone on from there,
     being faster: `left` knows these by the DSN where they end. Or its path has its turn after some
     other one of like delay: after the one it followed the last time, or that one's own predecessor.
+    Beside these the end of the queue is everybody's shortcut, as it is in TCP's own.
 
     Linux's MPTCP of the thesis's authors tries the shortcuts of all subflows (mptcp_ofo_queue.c),
     which is no longer cheap for 64 of them.
@@ -58,6 +59,11 @@ class Shortcuts(LinkedQueue):
             if named is not None:
                 self.hits += 1
                 return named
+            tail = self.tail
+            if tail is not None and tail.start <= dsn:
+                self.hits += 1
+                self._follows(mine, tail)
+                return tail
         self.misses += 1
         # One step from below, one from above, until either has found it. `ahead` cannot run out:
         # if all from there on begin at or below `dsn`, so does `back`, the last of them.
@@ -70,9 +76,13 @@ class Shortcuts(LinkedQueue):
             back = back.prev
             steps += 2
         self.steps += steps
-        if mine is not None and back is not None and back.user is not mine:
-            mine.after = back.user
+        self._follows(mine, back)
         return back
+
+    def _follows(self, mine: Shortcut | None, node: Node | None) -> None:
+        """The subflow has its turn after whoever brought the end of `node`, and will again."""
+        if mine is not None and node is not None and node.user is not mine:
+            mine.after = node.user
 
     def _named(self, mine: Shortcut, dsn: int) -> Node | None:
         """The place of `dsn` by another subflow's shortcut, or by what one has left."""

@@ -70,6 +70,8 @@ LAYERS = [
         "subflow",
         "subflow_input",
         "subflow_options",
+        "subflow_output",
+        "tcp_path",
         "tuning",
     },
     {
@@ -88,6 +90,8 @@ LAYERS = [
     },
     {
         "accepting",
+        "answers",
+        "arrival",
         "early",
         "icmp_errors",
         "joining",

@@ -27,7 +27,7 @@ class Config:
 
     mptcp: bool = True
     """Offer and accept MPTCP; False makes a plain TCP host."""
-    scheduler: str = "minrtt"
+    scheduler: str = "timedistance"
     """Registered name of the packet scheduler."""
     scheduler_weights: tuple[int, ...] = ()
     """Shares of path 1, 2 and so on for the scheduler `weighted` (1 to 65535 each); a path without

@@ -20,9 +20,9 @@ TURNS: Final = 8
 class Shortcuts(LinkedQueue):
     """A list, and for each subflow the node after which its next data is expected.
 
-    A subflow mostly goes on in one of three places, each named and checked by two comparisons (a hit).
-    It continues what it brought, or jumps a hole that another has yet to fill: the slot
-    after its own last data. Else it continues the run of another that has gone on from there,
+    A subflow mostly goes on in one of three places, each named and checked by two comparisons (a
+    hit). It continues what it brought, or jumps a hole that another has yet to fill: the slot after
+    its own last data. Else it continues the run of another that has gone on from there,
     being faster: `left` knows these by the DSN where they end. Or its path has its turn after some
     other one of like delay: after the one it followed the last time, or that one's own predecessor.
     Beside these the end of the queue is everybody's shortcut, as it is in TCP's own.

@@ -93,6 +93,11 @@ class ConnectionView(Protocol):
         """Data sequence number of the first byte that no subflow has had."""
 
     @property
+    def more_waits(self) -> bool:
+        """The application waits for room to write more; otherwise what is queued is all there is
+        for now."""
+
+    @property
     def weights(self) -> Sequence[int]:
         """`Config.scheduler_weights`: of path 1, 2, and so on."""
 
@@ -149,9 +154,8 @@ schedulers: Registry[type[Scheduler]] = Registry("scheduler", "mptcp.schedulers"
 class MinRtt(Scheduler):
     """Lowest smoothed RTT first, the others when its window is full (Linux's old default).
 
-    Thesis §4.3.6: by time-distance, queue / bandwidth + RTT, where the queue of a subflow never
-    exceeds its window, because subflows pull. A backup subflow is used only while no other is ready
-    (RFC 8684 §3.3.8).
+    A path with room is never left idle; `mptcp.schedulers.timedistance`, the default, does that
+    where the data ends. A backup subflow is used only while no other is ready (RFC 8684 §3.3.8).
     """
 
     def select(self, ready: Sequence[P], queued: int) -> P | None:

@@ -52,5 +52,9 @@ class SendingView:
         return self.meta.tx.nxt
 
     @property
+    def more_waits(self) -> bool:
+        return self.meta.writable_wanted
+
+    @property
     def weights(self) -> Sequence[int]:
         return self.meta.config.scheduler_weights

@@ -95,14 +95,17 @@ class Wire:
         """`changes` are fields of `Config`; `isn` and `idsn` fix the stack's initial numbers.
 
         Pacing and tuned buffers are off unless asked for: a script counts segments and windows.
-        Subflows are opened at once, too: it waits for a SYN, not for what a heuristic counts.
+        Subflows are opened at once, too, and a path with room is given data: a script waits for a
+        SYN and for segments, not for what a heuristic counts or a scheduler expects.
         """
         self.now = 1_000_000
         self.zero = self.now
         entropy = random.Random(seed).randbytes
         self.stack = Stack(
             replace(
-                config or Config(pacing=False, autotune=False, heuristics="at-once"), **changes
+                config
+                or Config(pacing=False, autotune=False, heuristics="at-once", scheduler="minrtt"),
+                **changes,
             ),
             entropy,
             now=self.now,

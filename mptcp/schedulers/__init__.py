@@ -2,7 +2,8 @@
 
 | name | what the next chunk goes to |
 |---|---|
-| `minrtt` | the ready subflow of the lowest RTT (thesis §4.3.6: time-distance) |
+| `timedistance` | the ready subflow of the lowest RTT; none too slow for the end (thesis §4.3.6) |
+| `minrtt` | the ready subflow of the lowest RTT, always (Linux's old default) |
 | `roundrobin` | the ready subflows in turn |
 | `weighted` | the ready subflow that lags most behind its share |
 | `backup` | the first path; another only when it has failed |
@@ -15,6 +16,26 @@
 | `handover`, `interactive`, `aggregate` | Apple's service types |
 """
 
-from mptcp.schedulers import blest, daps, ecf, lookahead, redundant, services, spare, turns
+from mptcp.schedulers import (
+    blest,
+    daps,
+    ecf,
+    lookahead,
+    redundant,
+    services,
+    spare,
+    timedistance,
+    turns,
+)
 
-__all__ = ["blest", "daps", "ecf", "lookahead", "redundant", "services", "spare", "turns"]
+__all__ = [
+    "blest",
+    "daps",
+    "ecf",
+    "lookahead",
+    "redundant",
+    "services",
+    "spare",
+    "timedistance",
+    "turns",
+]

@@ -14,6 +14,7 @@ from mptcp.schedulers.lookahead import LookAhead
 from mptcp.schedulers.redundant import Redundant
 from mptcp.schedulers.services import Aggregate, Handover, Interactive
 from mptcp.schedulers.spare import Backup, Overflow
+from mptcp.schedulers.timedistance import TimeDistance
 from mptcp.schedulers.turns import RoundRobin, Weighted
 from tests.mptcp.views import MSS, Connection, View
 
@@ -30,6 +31,7 @@ NAMES = [
     "overflow",
     "redundant",
     "roundrobin",
+    "timedistance",
     "weighted",
 ]
 
@@ -154,6 +156,34 @@ def test_daps_deals_out_in_the_order_of_arrival() -> None:
 def ecf_paths() -> tuple[View, View]:
     """A fast path that is full and a slow one with room, windows of 10 segments."""
     return View(10_000, 1, in_flight=10 * MSS, room=0), View(100_000, 2)
+
+
+@pytest.mark.parametrize(("queued", "waits"), [(44, True), (45, False), (1, True)])
+def test_time_distance_leaves_the_end_to_the_fast_path(queued: int, waits: bool) -> None:
+    """Thesis §4.3.6: queue / bandwidth + RTT. At 10 segments in 10 ms, 44 of them are there after
+    44 + 5 ms, before the 50 ms of the slow path's way there; 45 are as late."""
+    fast, slow = ecf_paths()
+    fast.waiting_since = 0
+    scheduler = TimeDistance()
+    connection = attached(scheduler, fast, slow)
+    assert scheduler.select([fast, slow], queued * MSS) is fast
+    assert scheduler.select([slow], queued * MSS) is (None if waits else slow)
+    connection.more_waits = True  # it is not the end
+    assert scheduler.select([slow], queued * MSS) is slow
+
+
+def test_time_distance_does_not_wait_for_a_path_that_is_silent() -> None:
+    """RFC 8985 §7.2: two round trips of silence. Nor for one that awaits nothing."""
+    fast, slow = ecf_paths()
+    fast.waiting_since = 5_000
+    scheduler = TimeDistance()
+    connection = attached(scheduler, fast, slow)
+    connection.now = 25_000
+    assert scheduler.select([slow], MSS) is None
+    connection.now = 25_001
+    assert scheduler.select([slow], MSS) is slow
+    fast.waiting_since = -1
+    assert scheduler.select([slow], MSS) is slow
 
 
 def test_ecf_waits_for_the_fast_path() -> None:

@@ -14,8 +14,9 @@ from mptcp.events import Accepted, Event
 from mptcp.meta_socket import MetaSocket
 from mptcp.path_manager.builtin import FullMeshPathManager
 from mptcp.policies import Policies
-from mptcp.scheduler import MinRtt, P, Scheduler, schedulers
+from mptcp.scheduler import P, Scheduler, schedulers
 from mptcp.schedulers.ecf import Ecf
+from mptcp.schedulers.timedistance import TimeDistance
 from mptcp.schedulers.turns import RoundRobin
 from mptcp.tcp.congestion import NewReno
 from mptcp.tcp.cubic import Cubic
@@ -48,16 +49,16 @@ def test_of_a_connection_and_of_a_listener() -> None:
     )
     own.send(b"x")  # a DSS confirms MPTCP, so that it joins
     sim.run(2_000_000)
-    assert type(plain.dispatcher.scheduler) is MinRtt
+    assert type(plain.dispatcher.scheduler) is TimeDistance
     assert type(own.dispatcher.scheduler) is RoundRobin
     assert type(own.paths.manager) is FullMeshPathManager
     assert [type(subflow.cc) for subflow in own.subflows] == 4 * [Cubic]
     assert own.info().scheduler == "roundrobin"
     (first, second) = sorted(accepted, key=lambda connection: connection.fendpoint.local_port)
-    assert [first.info().scheduler, second.info().scheduler] == ["minrtt", "ecf"]
+    assert [first.info().scheduler, second.info().scheduler] == ["timedistance", "ecf"]
     assert type(second.dispatcher.scheduler) is Ecf
     assert [type(subflow.cc) for subflow in second.subflows] == 4 * [NewReno]
-    assert a.stack.config.scheduler == "minrtt"
+    assert a.stack.config.scheduler == "timedistance"
 
 
 @pytest.mark.parametrize("kind", ["scheduler", "congestion_control", "path_manager"])

@@ -409,7 +409,7 @@ def test_a_transfer_with_each(kind: str, request: pytest.FixtureRequest) -> None
     """RFC 8684 §3.3: two unlike paths that lose: the stream is whole with any queue,
     also one that came by the registry, and what was counted is told."""
     name = request.getfixturevalue("foreign") if kind == "foreign" else kind
-    options = {"reorder": name}
+    options = {"reorder": name, "scheduler": "minrtt"}
     sim, a, b, _ = network(4, a=options, b=options, loss=0.02)
     sim.connect(
         *(a, "10.0.9.1/24", b, "10.0.9.2/24"), rate_bps=5_000_000, delay_us=60_000, loss=0.01

@@ -39,4 +39,5 @@ class Connection:
     window_left: int = 1 << 20
     window_blocks: int = 0
     next_dsn: int = 1
+    more_waits: bool = False
     weights: Sequence[int] = field(default_factory=tuple)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CHAMPION: Final = "blest"
 BASE: Final = "minrtt"
-NAMES: Final = (BASE, CHAMPION, "ecf", "daps", "lookahead", "roundrobin")
+NAMES: Final = (BASE, CHAMPION, "timedistance", "ecf", "daps", "lookahead", "roundrobin")
 RATIOS: Final = (1, 3, 10)
 BUFFERS_KIB: Final = (64, 256)
 FAST: Final = Link(30 * MBIT, 10_000, loss=0.001, jitter_us=2_000)

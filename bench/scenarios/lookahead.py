@@ -144,6 +144,7 @@ class _Connection:
     window_left: int = 1 << 20
     window_blocks: int = 0
     next_dsn: int = 2 * SEGMENT + 1
+    more_waits: bool = True
     weights: tuple[int, ...] = ()
 
 

@@ -145,6 +145,8 @@ class Membership:
         if meta.fallback or not meta.established or subflow.early:
             meta.finish(end, now)
             return
+        if meta.ending:
+            return
         for chunk in meta.tx.chunks:
             if subflow in chunk.carriers:
                 chunk.carriers.remove(subflow)

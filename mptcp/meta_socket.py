@@ -124,6 +124,8 @@ class MetaSocket:
         """Our DATA_FIN is to be sent with bare ACKs until it is acknowledged."""
         self.data_fin_acked = False
         self.ended: ConnectionEnd | None = None
+        self.ending = False
+        """Its subflows are being reset with it: none is to take the place of another."""
         self.last_soft_error = ""
         """What an ICMP error last said of a subflow, e.g. "unreachable"; empty when none came, or
         data was acknowledged since."""
@@ -198,8 +200,7 @@ class MetaSocket:
         self.app_closed = True
         if not self.established:
             if self.is_client:
-                self.abort_all()
-                self.finish(ConnectionEnd.ABORTED, self.stack.now)
+                self.end_at_once(ConnectionEnd.ABORTED, self.stack.now)
             else:
                 self.shutdown()
             return
@@ -225,17 +226,17 @@ class MetaSocket:
     def abort(self) -> None:
         """End at once, by MP_FASTCLOSE (RFC 8684 §3.5) in the form of `Config.fast_close`."""
         if self.ended is None:
-            self.abort_all()
-            self.finish(ConnectionEnd.ABORTED, self.stack.now)
+            self.end_at_once(ConnectionEnd.ABORTED, self.stack.now)
 
     def give_up(self, now: int) -> None:
         """The peer does not take data any more (RFC 1122 §4.2.3.5 R2)."""
-        self.abort_all()
-        self.finish(ConnectionEnd.TIMED_OUT, now)
+        self.end_at_once(ConnectionEnd.TIMED_OUT, now)
 
-    def abort_all(self) -> None:
-        """End every subflow, and tell the peer that it is the connection's end."""
-        fast_close(self, self.stack.now)
+    def end_at_once(self, end: ConnectionEnd, now: int) -> None:
+        """End every subflow, tell the peer that it is the connection's end, and be over."""
+        self.ending = True
+        fast_close(self, now)
+        self.finish(end, now)
 
     def data_ack(self) -> int:
         """DATA_ACK for the wire."""
@@ -371,6 +372,9 @@ class MetaSocket:
         else:
             self.rx.reorder.clear()  # what is in order can still be read
         self.tx.clear()
+        for subflow in list(self.subflows):
+            if subflow.is_join and subflow.state is State.SYN_SENT:
+                subflow.abort()  # an attempt to join ends with what it was to join
         self.stack.emit(Closed(self, end))
         self.stack.forget_meta(self)
 
@@ -399,6 +403,7 @@ class MetaSocket:
 
         `bearer`: the one whose RST has said so: a RST is not answered (RFC 9293 §3.10.7).
         """
+        self.ending = True
         for subflow in list(self.subflows):
             if subflow is not bearer:
                 subflow.abort()
@@ -419,8 +424,7 @@ class MetaSocket:
         if now >= self.dispatcher.deadline:
             self.dispatcher.handle_timeout(now)
         if now >= self.orphan_deadline:
-            self.abort_all()
             end = ConnectionEnd.TIMED_OUT if self.app_closed else ConnectionEnd.NO_SUBFLOW
-            self.finish(end, now)
+            self.end_at_once(end, now)
         else:
             self.paths.handle_timeout(now)

@@ -121,8 +121,7 @@ class Receiving:
         if meta.app_closed:
             # RFC 1122 §4.2.2.13: data for an application that is gone.
             meta.stack.counters["TcpExtTCPAbortOnData"] += 1
-            meta.abort_all()
-            meta.finish(ConnectionEnd.ABORTED, now)
+            meta.end_at_once(ConnectionEnd.ABORTED, now)
             return
         meta.signal_readable()
 

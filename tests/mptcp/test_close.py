@@ -302,3 +302,47 @@ def test_abort_sends_fastclose(wire: Wire, caller: Peer) -> None:
     assert wire.take_events()[-1] == Closed(connection, ConnectionEnd.ABORTED)
     assert wire.stack.connections == {}
     assert wire.stack.tokens == {}
+
+
+@pytest.mark.row("F1")
+@pytest.mark.parametrize("how", ["abort", "unread", "late", "told"])
+def test_nothing_joins_a_connection_that_ends_at_once(how: str) -> None:
+    """§3.5: MP_FASTCLOSE is the end. Its only subflow goes and none takes its place, whether it was
+    abort(), close() with data unread or still to come, or the peer that ended it."""
+    options: dict[str, object] = {"heuristics": "after-bytes:1000000"}
+    sim, a, b, _ = network(1, a=options, b=options, rate_bps=10_000_000, delay_us=10_000)
+    sim.connect(a, "10.0.9.1/24", b, "10.0.9.2/24", delay_us=10_000)
+    client, server = open_programs(a, b, bytes(20_000), bytes(400_000))
+    client.reading = how != "unread"
+    sim.run(150_000)
+    assert client.connection is not None
+    assert server.connection is not None
+    assert server.outgoing or server.connection.tx.used
+    if how == "told":
+        server.connection.abort()
+    elif how == "abort":
+        client.connection.abort()
+    else:
+        assert bool(client.connection.rx.unread) == (how == "unread")
+        client.connection.close()
+    sim.run(3_000_000)
+    ends = {client.end, server.end}
+    assert ends == {ConnectionEnd.ABORTED, ConnectionEnd.FAST_CLOSED}
+    for stack in (a.stack, b.stack):
+        assert stack.connections == {}
+        assert stack.counters["MPTcpExtMPJoinSynTx"] == 0
+
+
+def test_an_attempt_to_join_ends_with_the_connection() -> None:
+    """RFC 8684 §3.2: a SYN with MP_JOIN that nothing has answered is not repeated for a connection
+    that is over, however that came."""
+    sim, a, b, _ = network(1, a={"heuristics": "at-once"}, b={})
+    second = sim.connect(a, "10.0.9.1/24", b, "10.0.9.2/24", delay_us=10_000)
+    sim.set_down(second, True)
+    client, _ = open_programs(a, b, bytes(1000), b"")
+    client.shuts_down = False
+    sim.run(600_000)
+    assert client.connection is not None
+    assert [s.state for s in client.connection.subflows] == [State.ESTABLISHED, State.SYN_SENT]
+    client.connection.finish(ConnectionEnd.RESET, sim.now)
+    assert [s.state for s in a.stack.connections.values()] == [State.ESTABLISHED]

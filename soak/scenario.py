@@ -7,13 +7,21 @@ replays it anywhere. Shares are per mille, times are microseconds, sizes are byt
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import Any, Final
+
+from mptcp.config import DEFAULT_HEURISTICS
+from mptcp.reorder import reorder_queues
+from mptcp.retransmission import policies
+from mptcp.scheduler import schedulers
+from mptcp.stack import BUILT_IN_POLICIES
 
 ENDINGS: Final = ("shutdown", "close", "abort")
 CONTROLLERS: Final = ("lia", "newreno", "cubic")
 ECN: Final = ("on", "passive", "off")
+assert BUILT_IN_POLICIES  # registered: their names are drawn from
+HEURISTICS: Final = ("at-once", "at-once", DEFAULT_HEURISTICS, "after-bytes:4000", "never")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +37,12 @@ class Side:
     checksum: bool = False
     ecn: str = "passive"
     congestion_control: str = "lia"
+    scheduler: str = "timedistance"
+    retransmission: str = "probe"
+    reorder: str = "aggreg"
+    heuristics: str = "at-once"
+    repeats: bool = True
+    """Opportunistic retransmission, of the end of the data too."""
     receive_buffer: int = 1 << 16
     send_buffer: int = 1 << 16
     size: int = 12_000
@@ -111,7 +125,7 @@ class Scenario:
         share = dice.choice((0, 1, 2, 3, 4))
         totals = (total * share // 4, total - total * share // 4)
         graceful = chance() < 0.7
-        return cls(
+        found = cls(
             seed=seed,
             paths=dice.choice((1, 1, 2, 2, 3)),
             ipv6=chance() < 0.25,
@@ -131,6 +145,24 @@ class Scenario:
             client=_side(dice, mptcp[0], totals[0], graceful),
             server=_side(dice, mptcp[1], totals[1], graceful),
         )
+        # By dice of their own: what was drawn before is as it was without them.
+        dice = Random(f"policies {seed}")
+        return replace(
+            found, client=_policies(dice, found.client), server=_policies(dice, found.server)
+        )
+
+
+def _policies(dice: Random, side: Side) -> Side:
+    """The defaults in every other session, anything else in the others."""
+    plain = dice.random() < 0.5
+    return replace(
+        side,
+        scheduler=side.scheduler if plain else dice.choice(schedulers.names()),
+        retransmission=side.retransmission if plain else dice.choice(policies.names()),
+        reorder=side.reorder if plain else dice.choice(reorder_queues.names()),
+        heuristics=dice.choice(HEURISTICS),
+        repeats=dice.random() < 0.5,
+    )
 
 
 def _side(dice: Random, mptcp: bool, size: int, graceful: bool) -> Side:

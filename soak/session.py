@@ -85,6 +85,12 @@ class Session:
             checksum=side.checksum,
             ecn=side.ecn,
             congestion_control=side.congestion_control,
+            scheduler=side.scheduler,
+            retransmission=side.retransmission,
+            reorder=side.reorder,
+            heuristics=side.heuristics,
+            opportunistic_retransmission=side.repeats,
+            repeat_tail=side.repeats,
             receive_buffer=side.receive_buffer,
             send_buffer=side.send_buffer,
             # So that no handshake is given up while one side takes itself as connected.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FIRST: Final = Link(20 * MBIT, 10_000, jitter_us=500)
 SECOND: Final = Link(20 * MBIT, 20_000, jitter_us=500)
 SIZE: Final = 4_000_000
-QUICK_SIZE: Final = 1_500_000
+QUICK_SIZE: Final = 2_500_000
 DOWN_US: Final = 500_000
 PAUSE_US: Final = 1_000_000
 LIMIT_US: Final = 300_000_000

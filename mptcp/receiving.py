@@ -116,13 +116,14 @@ class Receiving:
         rx = meta.rx
         if meta.asking:
             meta.upkeep.on_data(now)
-        if rx.fin_dsn is not None and rx.nxt == rx.fin_dsn:
-            self._end_of_data(now)
         if meta.app_closed:
-            # RFC 1122 §4.2.2.13: data for an application that is gone.
+            # RFC 1122 §4.2.2.13: data for an application that is gone. Before the end of the data
+            # is looked at: with that the connection would have ended well.
             meta.stack.counters["TcpExtTCPAbortOnData"] += 1
             meta.end_at_once(ConnectionEnd.ABORTED, now)
             return
+        if rx.fin_dsn is not None and rx.nxt == rx.fin_dsn:
+            self._end_of_data(now)
         meta.signal_readable()
 
     def on_data_fin(self, dsn: int, now: int) -> None:

@@ -305,6 +305,28 @@ def test_abort_sends_fastclose(wire: Wire, caller: Peer) -> None:
 
 
 @pytest.mark.row("F1")
+@pytest.mark.parametrize("fin_first", [True, False])
+def test_the_last_data_for_an_application_that_is_gone(
+    wire: Wire, peer: Peer, fin_first: bool
+) -> None:
+    """RFC 1122 §4.2.2.13: data after close() ends the connection by a reset, and so does the last
+    of it, though with it both directions are at their end: nobody has read it."""
+    connection = peer.handshake(mptcp=True)
+    connection.close()
+    peer.expect(ACK, dsn=1, length=0)
+    peer.send(ACK)  # our DATA_FIN is acknowledged
+    fin = peer.dss(data_ack=2, dsn=5, ssn=0, length=1, data_fin=True)
+    data = peer.dss(data_ack=2, dsn=1, ssn=1, length=4 if fin_first else 5, data_fin=not fin_first)
+    if fin_first:
+        peer.send(ACK, options=[fin])
+    peer.send(ACK, data=b"last", options=[data])
+    seen = peer.expect(RST | ACK, options=has(MpFastclose(PEER_KEY)))
+    assert seen.dss is None
+    assert wire.take_events()[-1] == Closed(connection, ConnectionEnd.ABORTED)
+    assert wire.stack.counters["TcpExtTCPAbortOnData"] == 1
+
+
+@pytest.mark.row("F1")
 @pytest.mark.parametrize("how", ["abort", "unread", "late", "told"])
 def test_nothing_joins_a_connection_that_ends_at_once(how: str) -> None:
     """§3.5: MP_FASTCLOSE is the end. Its only subflow goes and none takes its place, whether it was

@@ -196,6 +196,8 @@ class Cloning:
             or snd.window_room() < snd.smss
         ):
             return False
+        if full:
+            meta.dispatcher.window_blocks += 1
         arrival = now + snd.rtt.srtt * (3 if full else 4) // 2
         return self._repeat(subflow, arrival, now if full else 0, now, full)
 

@@ -30,8 +30,8 @@ class Config:
     scheduler: str = "timedistance"
     """Registered name of the packet scheduler."""
     scheduler_weights: tuple[int, ...] = ()
-    """Shares of path 1, 2 and so on for the scheduler `weighted` (1 to 65535 each); a path without
-    one is weighted by its rate, and so are all if there is none."""
+    """Shares of path 1, 2 and so on for the scheduler `weighted` (1 to 65535 each; a path beyond
+    them has 1). Without any it goes by their rates."""
     retransmission: str = "probe"
     """Registered name of the policy that says where data goes again (`mptcp.retransmission`)."""
     opportunistic_retransmission: bool = True

@@ -9,7 +9,7 @@ watch on DATA_ACK covers the rest: a subflow's ACK alone does not say that data 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mptcp.cloning import Cloning
 from mptcp.retransmit_queue import DataChunk
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mptcp.subflow import Subflow
 
 UNLIMITED = 1 << 30
+LEAST_WAIT_US: Final = 1_000
+"""A scheduler that always waits until now does not hold up the host."""
 
 
 class Dispatcher:
@@ -35,7 +37,7 @@ class Dispatcher:
         self.looks_ahead = self.scheduler.looks_ahead()
         self.copies = Copies() if self.scheduler.duplicates() else None
         self.window_blocks = 0
-        """How often a subflow asked and the connection-level window was full."""
+        """How often a subflow had room and the connection-level window, or the buffer, had none."""
         self.cloning = Cloning(meta)
         self.waiting: list[Subflow] = []
         """Subflows that were refused data in favour of another; polled again when it is full."""
@@ -44,6 +46,8 @@ class Dispatcher:
         asked once for each chunk, so that it may keep state."""
         self.silent: tuple[Subflow, int] | None = None
         """A choice that sent nothing when it was polled, and when: not to be waited for then."""
+        self.ask_at = NEVER
+        """When a scheduler that waits is asked again though no ACK has come."""
         self.deadline = NEVER
         self.backoff = 0
         self.unanswered = 0
@@ -81,10 +85,7 @@ class Dispatcher:
             return UNLIMITED  # it lies within the window already
         if self.copies is not None and self.copies.waiting(tx, subflow):
             return UNLIMITED
-        left = tx.wnd_end - tx.nxt
-        if left <= 0:
-            self.window_blocks += 1
-        return left
+        return tx.wnd_end - tx.nxt
 
     def pull(
         self, subflow: Subflow, limit: int, now: int
@@ -123,6 +124,8 @@ class Dispatcher:
                 elif chosen is None and not self._other_moves(subflow):
                     self.meta.stack.counters["SchedulerWaitsForNothing"] += 1
                     chosen = subflow
+                elif chosen is None:
+                    self._ask_again(now)
                 self.chosen = chosen
             if chosen is not subflow:
                 if subflow not in self.waiting:
@@ -154,6 +157,13 @@ class Dispatcher:
                 copies.cursors[subflow] = tx.nxt
                 self.wake()  # the others are to send it too
         return parts, dsn, length
+
+    def _ask_again(self, now: int) -> None:
+        """The scheduler waits: for ACKs, and until a time of its own."""
+        again = self.scheduler.again()
+        if again < NEVER:
+            self.ask_at = max(again, now + LEAST_WAIT_US)
+            self.meta.stack.rearm(self.meta)
 
     def _pull_ahead(
         self, subflow: Subflow, skip: int, limit: int, now: int
@@ -204,6 +214,11 @@ class Dispatcher:
         """Something changed that may let a subflow send."""
         for subflow in self.meta.subflows:
             self.meta.stack.mark_ready(subflow)
+
+    def ask(self) -> None:
+        """The time until which the scheduler waited is over."""
+        self.ask_at = NEVER
+        self.wake()
 
     def clones_when_blocked(self, subflow: Subflow, now: int) -> bool:
         """`subflow` sends nothing: whether it was given what others are late with."""

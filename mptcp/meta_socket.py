@@ -365,7 +365,7 @@ class MetaSocket:
         if self.ended is not None:
             return
         self.ended = end
-        self.dispatcher.deadline = NEVER
+        self.dispatcher.deadline = self.dispatcher.ask_at = NEVER
         self.orphan_deadline = NEVER
         if end is ConnectionEnd.ABORTED:
             self.rx.clear()
@@ -415,7 +415,13 @@ class MetaSocket:
         """When `handle_timeout` has something to do."""
         if self.ended is not None:
             return NEVER
-        return min(self.dispatcher.deadline, self.orphan_deadline, self.paths.next_deadline())
+        dispatcher = self.dispatcher
+        return min(
+            dispatcher.deadline,
+            dispatcher.ask_at,
+            self.orphan_deadline,
+            self.paths.next_deadline(),
+        )
 
     def handle_timeout(self, now: int) -> None:
         """Run what is due."""
@@ -423,6 +429,8 @@ class MetaSocket:
             return
         if now >= self.dispatcher.deadline:
             self.dispatcher.handle_timeout(now)
+        if now >= self.dispatcher.ask_at:
+            self.dispatcher.ask()
         if now >= self.orphan_deadline:
             end = ConnectionEnd.TIMED_OUT if self.app_closed else ConnectionEnd.NO_SUBFLOW
             self.end_at_once(end, now)

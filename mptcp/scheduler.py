@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from mypy_extensions import mypyc_attr
 
 from mptcp.registry import Registry
+from mptcp.tcp.state import NEVER
 
 
 class PathView(Protocol):
@@ -86,7 +87,7 @@ class ConnectionView(Protocol):
 
     @property
     def window_blocks(self) -> int:
-        """How often so far a subflow asked for data and the peer's window was full."""
+        """How often so far a subflow had room for data and `window` had none."""
 
     @property
     def next_dsn(self) -> int:
@@ -120,20 +121,28 @@ class Scheduler:
 
         Asked once for each chunk (up to 64 KiB with offload); the choice stands until the subflow
         takes it or is no longer ready, so a scheduler may keep state. In bulk transfers mostly
-        one subflow is ready at a time: the order shows when several have room.
+        one subflow is ready at a time: the order shows when several have room. Data that is to go
+        again is dealt out by the same question, where its policy leaves the choice.
 
         Every subflow in `ready` is established, not stale, and has room in its congestion window
-        for what it would send. `ready` is not empty. When None is returned the question comes
-        again with the next acknowledgement; who waits for nothing (no subflow has anything in
-        flight) is not heeded.
+        for what it would send. `ready` is not empty. The peer's backup subflows are in it only
+        while no other works (RFC 8684 §3.3.8). When None is returned the question comes again with
+        the next acknowledgement, and at `again`. Who waits for nothing, as no other subflow has
+        anything in flight or is held back by pacing, is not heeded; nor for what is to go again.
         """
         raise NotImplementedError
+
+    def again(self) -> int:
+        """When, on the connection's clock, the question is to come again after None, though
+        nothing has been acknowledged by then; `NEVER` if acknowledgements are all it waits for."""
+        return NEVER
 
     def skip(self, path: P, queued: int) -> int:
         """Bytes at the front of the `queued` ones that others are to have: `path`, which was
         chosen, gets what follows them, and nothing if nothing does.
 
-        Asked only of a scheduler that `looks_ahead`, while there is another path.
+        Asked only of a scheduler that `looks_ahead`, while there is another path that moves, and
+        not for what is to go again.
         """
         return 0
 
@@ -154,8 +163,8 @@ schedulers: Registry[type[Scheduler]] = Registry("scheduler", "mptcp.schedulers"
 class MinRtt(Scheduler):
     """Lowest smoothed RTT first, the others when its window is full (Linux's old default).
 
-    A path with room is never left idle; `mptcp.schedulers.timedistance`, the default, does that
-    where the data ends. A backup subflow is used only while no other is ready (RFC 8684 §3.3.8).
+    A path with room is never left idle. The default is `mptcp.schedulers.timedistance`, which
+    leaves one idle where the data ends.
     """
 
     def select(self, ready: Sequence[P], queued: int) -> P | None:

@@ -42,7 +42,6 @@ class Blest(Scheduler):
         if slow is fast or not fast.srtt:
             return slow
         self.adapt(connection.now, slow.srtt, connection.window_blocks)
-        # In units of half a round trip of the fast path: RTTs rarely divide.
         rounds = slow.srtt / fast.srtt
         meanwhile = (fast.cwnd + fast.smss * (rounds - 1) / 2) * rounds
         if meanwhile * self.scale > 1000 * (connection.window - slow.in_flight - slow.smss):

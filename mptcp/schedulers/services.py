@@ -13,6 +13,7 @@ from typing import Final
 from mypy_extensions import mypyc_attr
 
 from mptcp.scheduler import MinRtt, P, PathView, Scheduler, schedulers
+from mptcp.tcp.state import NEVER
 
 PATIENCE_US: Final = 50_000
 """What is added to a round trip, at least, before an ACK counts as overdue."""
@@ -29,6 +30,8 @@ class Handover(Scheduler):
     def __init__(self) -> None:
         self.given_up: dict[int, int] = {}
         """Path index -> when."""
+        self.overdue_at = NEVER
+        """When the ACK of the path that is waited for will be overdue."""
 
     def select(self, ready: Sequence[P], queued: int) -> P | None:
         now = self.connection.now
@@ -38,7 +41,11 @@ class Handover(Scheduler):
         for path in ready:
             if path is first:
                 return path
+        self.overdue_at = overdue(first)
         return None
+
+    def again(self) -> int:
+        return self.overdue_at
 
     def fails(self, path: PathView, now: int) -> bool:
         """Whether its ACKs are overdue, now or since it was given up."""
@@ -48,11 +55,16 @@ class Handover(Scheduler):
             if path.acked_at <= since:
                 return True
             del self.given_up[index]
-        waiting = path.waiting_since
-        if waiting < 0 or now - waiting <= path.srtt + max(4 * path.rttvar, PATIENCE_US):
+        if now < overdue(path):
             return False
         self.given_up[index] = now
         return True
+
+
+def overdue(path: PathView) -> int:
+    """From when on the next ACK of a path is overdue; NEVER: it waits for none."""
+    waiting = path.waiting_since
+    return NEVER if waiting < 0 else waiting + path.srtt + max(4 * path.rttvar, PATIENCE_US) + 1
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -1,6 +1,7 @@
 """Time-distance (thesis §4.3.6), the default: lowest RTT first, and no path too late for the end.
 
-The time-distance of a path is queue / bandwidth + RTT. While there is more to send than the fast
+The time-distance of a path is queue / bandwidth + RTT; of the RTT the way there counts, half of
+it. While there is more to send than the fast
 paths take, the queue on each is its window, because subflows pull, and the order is that of the
 RTTs. Where the data ends, what is left over is a queue before the fast path: when that will have
 delivered all of it before a slower one could deliver the next segment, the slower one stays idle.
@@ -16,11 +17,19 @@ from collections.abc import Sequence
 from mypy_extensions import mypyc_attr
 
 from mptcp.scheduler import MinRtt, P, schedulers
+from mptcp.tcp.state import NEVER
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class TimeDistance(MinRtt):
     """See the module's text."""
+
+    def __init__(self) -> None:
+        self.silent_at = NEVER
+        """When the path that is waited for will have been silent for too long."""
+
+    def again(self) -> int:
+        return self.silent_at
 
     def select(self, ready: Sequence[P], queued: int) -> P | None:
         chosen = super().select(ready, queued)
@@ -35,6 +44,7 @@ class TimeDistance(MinRtt):
                 and (since := path.waiting_since) >= 0
                 and now - since <= 2 * path.srtt
             ):
+                self.silent_at = since + 2 * path.srtt + 1
                 return None
         return chosen
 

@@ -61,9 +61,9 @@ class Weighted(Scheduler):
     def weight(self, path: PathView) -> int:
         """The path's share, at least 1."""
         weights = self.connection.weights
-        if 1 <= path.path_index <= len(weights):
-            return weights[path.path_index - 1]
-        return max(1, path.rate)
+        if not weights:
+            return max(1, path.rate)
+        return weights[path.path_index - 1] if 1 <= path.path_index <= len(weights) else 1
 
 
 schedulers.add("roundrobin", RoundRobin)

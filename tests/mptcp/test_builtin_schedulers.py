@@ -16,6 +16,7 @@ from mptcp.schedulers.services import Aggregate, Handover, Interactive
 from mptcp.schedulers.spare import Backup, Overflow
 from mptcp.schedulers.timedistance import TimeDistance
 from mptcp.schedulers.turns import RoundRobin, Weighted
+from mptcp.tcp.state import NEVER
 from tests.mptcp.views import MSS, Connection, View
 
 NAMES = [
@@ -97,6 +98,14 @@ def test_weighted_by_configuration() -> None:
     assert shares(scheduler, paths, 400) == [300, 100]
     assert shares(scheduler, paths[1:], 400) == [400]
     assert shares(scheduler, paths, 400) == pytest.approx([300, 100], abs=1)
+
+
+def test_a_path_without_a_weight_counts_as_one() -> None:
+    """Config.scheduler_weights: a rate, in bytes a second, is no weight beside 3 and 1."""
+    paths = [View(40_000, 1), View(10_000, 2), View(1_000, 3)]
+    scheduler = Weighted()
+    attached(scheduler, *paths).weights = (3, 1)
+    assert shares(scheduler, paths, 500) == [300, 100, 100]
 
 
 def test_backup_waits_for_the_first_path() -> None:
@@ -288,3 +297,19 @@ def test_aggregate_fills_every_path() -> None:
     attached(scheduler, fast, slow)
     assert scheduler.select([slow, fast], 5000) is fast
     assert scheduler.select([slow], 5000) is slow
+
+
+def test_who_waits_says_until_when() -> None:
+    """`Scheduler.again`: time-distance until two round trips of silence are over, handover until an
+    ACK is overdue; the others wait for acknowledgements."""
+    fast, slow = ecf_paths()
+    fast.waiting_since = 1_000_000
+    for scheduler, until in ((TimeDistance(), 1_020_001), (Handover(), 1_060_001)):
+        attached(scheduler, fast, slow).now = 1_000_000
+        assert scheduler.again() == NEVER
+        assert scheduler.select([slow], MSS) is None
+        assert scheduler.again() == until
+    waiting = Ecf()
+    attached(waiting, fast, slow)
+    assert waiting.select([slow], 80 * MSS) is None
+    assert waiting.again() == NEVER

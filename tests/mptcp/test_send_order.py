@@ -243,3 +243,24 @@ def test_a_path_in_reserve(scheduler: str) -> None:
         connection.send(bytes(5_000))
         sim.run(20_000)
     assert sim.run(5_000_000, until=lambda: len(received) == 400_000)
+
+
+def test_handover_leaves_a_path_that_is_cut_under_load() -> None:
+    """Apple's service type: the next path has its turn once an ACK is overdue by its measure, and
+    before any time-out of TCP's, though nothing comes that would ask the scheduler again."""
+    sim, a, b, first = network(
+        2, rate_bps=20_000_000, delay_us=100_000, queue_bytes=2_000_000,
+        a={"scheduler": "handover", "retransmission": "rto", "heuristics": "at-once"}, b={},
+    )  # fmt: skip
+    sim.connect(a, "10.0.9.1/24", b, "10.0.9.2/24", rate_bps=20_000_000, delay_us=25_000)
+    client, _ = open_programs(a, b, bytes(8_000_000), b"")
+    sim.run(2_000_000)
+    assert client.connection is not None
+    one, two = client.connection.subflows
+    before = two.bytes_sent
+    sim.set_down(first[0], True)
+    cut = sim.now
+    assert sim.run(2_000_000, until=lambda: two.bytes_sent > before)
+    assert one.stats.last_ack_recv < sim.now
+    assert sim.now - one.stats.last_ack_recv <= one.srtt + max(4 * one.rttvar, 50_000) + 2_000
+    assert sim.now - cut < 2 * one.srtt

@@ -8,10 +8,12 @@ that is most of what its window lets it carry: after Raiciu et al., How Hard Can
 §4.2.
 
 Invariants
-  * Only what is outstanding on the subflow in question is cloned: what it has had acknowledged is
-    DATA_ACKed soon, or the watch on DATA_ACK sees to it (`dispatcher`). What is only SACKed is
-    outstanding: it waits at the receiver for what the subflow has lost before it.
-  * A copy is not copied again by itself: its first subflow repairs it.
+  * Only what is outstanding on the subflow in question is cloned, after a time-out or a probe by
+    whole chunks: what it has had acknowledged is DATA_ACKed soon, or the watch on DATA_ACK sees to
+    it (`dispatcher`). What is only SACKed is outstanding: it waits at the receiver for what the
+    subflow has lost before it.
+  * A copy that is lost or late is not copied again: its first subflow repairs it. A subflow that
+    times out is cloned with the copies it carries.
   * A subflow is penalised once in its round trip at most.
 """
 

@@ -197,7 +197,7 @@ OWN: Final = {
     "IcmpInRateLimited": "ICMP messages beyond `icmp_per_second`",
     "SchedulerChoiceNotReady": "Times a scheduler chose a subflow that could not send",
     "SchedulerChoiceSilent": "Times a scheduler's choice sent nothing",
-    "SchedulerWaitsForNothing": "Times a scheduler waited while nothing was in flight",
+    "SchedulerWaitsForNothing": "Times a scheduler waited while no other subflow was to move",
     "SchedulerDuplicates": "Segments or chunks sent again on another subflow by `redundant`",
     "MPTcpExtOpportunisticRetrans": "Pieces sent again because the connection's window was full",
     "MPTcpExtPenalised": "Windows halved of subflows late with half of what they carried",

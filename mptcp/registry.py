@@ -1,4 +1,5 @@
-"""Policies by name: schedulers, congestion controllers and path managers.
+"""Policies by name: schedulers, congestion controllers, path managers, retransmission policies,
+out-of-order queues, rules for opening and closing subflows.
 
 A policy class registers itself with a decorator; third parties announce theirs as entry points,
 which the engine loads (reading package metadata is I/O, so the core never does it by itself).

@@ -55,7 +55,8 @@ class ReorderQueue:
         """DSN after the last byte, when there is one."""
         self.memory = 0
         self.hits = 0
-        """Insertions whose place the subflow's shortcut named: nothing was searched."""
+        """Insertions whose place a shortcut named, the subflow's own or another's, or the end of
+        the queue: nothing was searched."""
         self.misses = 0
         """The other insertions."""
         self.steps = 0

@@ -30,7 +30,7 @@ class SendingView:
     def paths(self) -> Sequence[Subflow]:
         subflows = self.meta.subflows
         usable = [s for s in subflows if s.usable and not s.suspected]
-        # None: one that takes no new data asks for what is to go again.
+        # With none that takes new data, it is asked for what is to go again: any may have that.
         return [s for s in usable if not s.backup] or usable or subflows
 
     @property

@@ -7,7 +7,7 @@ where the paper has the least common multiple of the delays, which unlike paths 
 
 The plan counts bytes that nobody has had: who takes some takes them out of it. A path that asks and
 has no part left, or all of whose predecessors have had theirs, begins a new one, so that what
-another was to send and did not is dealt out again, and no plan outlives its time.
+another was to send and did not is dealt out again.
 """
 
 from __future__ import annotations

@@ -1,18 +1,23 @@
 """The command line: `list`, `run NAME…` and `report`.
 
 Exit status: 0 measured, 1 a measurement failed, 2 it cannot be done (unknown name, missing right,
-unwritable file), 3 measured, and a promise of the scenario is not kept, 130 interrupted; whatever
-is not 0 comes with one line on stderr. Namespaces, devices and child processes go with the
+unwritable file or folder), 3 measured, and a promise of the scenario is not kept, 130 interrupted;
+whatever is not 0 comes with one line on stderr. Namespaces, devices and child processes go with the
 scenario's context managers, and with the process itself.
 
-With `--plot DIR` every scenario leaves NAME.json there, and NAME.png if it has a picture.
+With `--plot DIR` every scenario leaves NAME.json there, and NAME.png if it has a picture. Whether
+files can be written is found out before anything is measured; if one cannot all the same, the table
+comes before the complaint.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
+import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -26,8 +31,8 @@ from mptcp.tun.netns import enter_user_namespace
 
 from . import scenarios as _scenarios
 from .registry import BenchError, Options, Progress, Scenario, scenarios
-from .report import as_text, keep, load, now, perform, sections, write
-from .results import Report, described, machine
+from .report import Section, as_text, keep, load, now, perform, sections, write
+from .results import Report, counted, described, machine
 
 assert _scenarios is not None  # imported for what it registers
 
@@ -123,6 +128,38 @@ def _complain(text: str, status: int) -> int:
     return status
 
 
+def _refused(error: OSError, place: Path | None) -> int:
+    """Complain of a file; `place` is what to name if the error names none."""
+    return _complain(f"{error.filename or place}: {error.strerror or error}", 2)
+
+
+@contextlib.contextmanager
+def _reserved(path: Path | None) -> Iterator[None]:
+    """Find out whether the file can be written; if nothing is, leave none. Raises OSError."""
+    if path is None:
+        yield
+        return
+    new = not path.exists()
+    if not path.is_fifo():  # its reader would take this for the end
+        path.open("ab").close()
+    try:
+        yield
+    finally:
+        if new and path.is_file() and not path.stat().st_size:
+            path.unlink()
+
+
+def _prepare(folder: Path) -> None:
+    """Make a folder, if there is none, that files can be written to. Raises OSError."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, folder) from error
+
+
 def _list() -> None:
     for entry in scenarios.values():
         source = f" ({entry.source})" if entry.source else ""
@@ -157,35 +194,55 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         profile=args.profile,
     )
     to_stdout = args.json is not None and str(args.json) == "-"
-    try:
-        if args.json is not None and not to_stdout:
-            args.json.touch()  # rather now than after minutes of measuring
-        if options.profile is not None:
-            options.profile.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return _complain(f"{error.filename}: {error.strerror}", 2)
+    file = None if to_stdout else args.json
+    with contextlib.ExitStack() as stack:
+        try:  # rather now than after minutes of measuring
+            stack.enter_context(_reserved(file))
+            for folder in (args.plot, args.profile):
+                if folder is not None:
+                    _prepare(folder)
+        except OSError as error:
+            return _refused(error, file)
+        return _measure(chosen, options, file, to_stdout, args.plot, console)
+
+
+def _measure(
+    chosen: list[Scenario],
+    options: Options,
+    file: Path | None,
+    to_stdout: bool,
+    pictures: Path | None,
+    console: Console,
+) -> int:
+    """Run them all and tell what was found, on the terminal and in files."""
     if any(entry.needs_rights for entry in chosen):
         enter_user_namespace()
     found, started = machine(), now()
     reports: list[Report] = []
     drawn: list[str] = []
+    unwritten: list[tuple[OSError, Path | None]] = []
     for entry in chosen:
         with _progress(console) as progress:
             reports.append(perform(entry, options, progress))
         try:
-            if args.plot is not None:  # at once: the others may take hours
-                drawn.append(keep(reports[-1], args.plot, found, started))
+            if pictures is not None:  # at once: the others may take hours
+                drawn.append(keep(reports[-1], pictures, found, started))
         except OSError as error:
-            return _complain(f"{error.filename}: {error.strerror}", 2)
+            unwritten.append((error, pictures))
     text = as_text(reports, found, started)
     if to_stdout:
         sys.stdout.write(text)
     else:
-        if args.json is not None:
-            args.json.write_text(text, encoding="utf-8")
         _print(reports, found)
         for line in drawn:
             print(f"  {line}")
+    try:
+        if file is not None:
+            file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        unwritten.append((error, file))
+    if unwritten:
+        return _refused(*unwritten[0])
     missed = [verdict for report in reports for verdict in report.verdicts if not verdict.met]
     if missed:
         return _complain(f"{len(missed)} promises are not kept, the first: {missed[0].promise}", 3)
@@ -193,12 +250,22 @@ def _run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _report(args: argparse.Namespace, console: Console) -> int:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_reserved(args.output))
+            held = load(args.folder, _passed_over) if args.folder is not None else []
+        except OSError as error:
+            return _refused(error, args.output)
+        return _make_page(args, held, console)
+
+
+def _passed_over(name: str, why: str) -> None:
+    _complain(f"passed over: {name}: {why}", 0)
+
+
+def _make_page(args: argparse.Namespace, held: list[Section], console: Console) -> int:
+    """Measure, unless a folder of results is given, and write the page."""
     names = [name for name in args.only.split(",") if name]
-    try:
-        args.output.touch()
-        held = load(args.folder) if args.folder is not None else []
-    except OSError as error:
-        return _complain(f"{error.filename}: {error.strerror}", 2)
     if args.folder is not None:
         found = [section for section in held if not names or section.name in names]
         if not found:
@@ -213,8 +280,11 @@ def _report(args: argparse.Namespace, console: Console) -> int:
             for section in sections(chosen, options, progress):
                 found.append(section)
                 console.print(f"  {section.summary}", highlight=False)
-    write(args.output, found)
-    print(f"  {args.output}: {len(found)} scenarios")
+    try:
+        write(args.output, found)
+    except OSError as error:
+        return _refused(error, args.output)
+    print(f"  {args.output}: {counted(len(found), 'scenario')}")
     failed = [section for section in found if section.report is None]
     missed = [section for section in found if section.missed]
     if failed:

@@ -11,7 +11,7 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
-from .results import Verdict
+from .results import Verdict, counted
 
 _STYLE: Final = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; }
@@ -55,10 +55,22 @@ class Part:
         return f"{sum(verdict.met for verdict in self.verdicts)} of {len(self.verdicts)} met"
 
 
-def page(parts: Sequence[Part], written: str) -> str:
-    """The whole document; `written` is the time it is made at."""
+def _summary(parts: Sequence[Part]) -> str:
+    """How many there are, what they promised, and how many promised nothing."""
     verdicts = [verdict for part in parts for verdict in part.verdicts]
     met = sum(verdict.met for verdict in verdicts)
+    standings = [part.standing for part in parts]
+    without = [
+        f", {count} {what}"
+        for what in ("not judged", "not measured")
+        if (count := standings.count(what))
+    ]
+    kept = f"{met} of {counted(len(verdicts), 'promise')} kept"
+    return f"{counted(len(parts), 'scenario')}, {kept}{''.join(without)}"
+
+
+def page(parts: Sequence[Part], written: str) -> str:
+    """The whole document; `written` is the time it is made at."""
     rows = "\n".join(
         f'<tr><td><a href="#{escape(part.name)}">{escape(part.name)}</a></td>'
         f"<td>{escape(part.source)}</td><td>{escape(part.title)}</td>"
@@ -69,8 +81,7 @@ def page(parts: Sequence[Part], written: str) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n<title>Measurements</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Measurements of this stack</h1>\n"
-        f"<p>{len(parts)} scenarios, {met} of {len(verdicts)} promises kept. "
-        f"Written {escape(written)}.</p>\n"
+        f"<p>{_summary(parts)}. Written {escape(written)}.</p>\n"
         "<table>\n<tr><th>scenario</th><th>stands beside</th><th>what</th><th>promises</th></tr>\n"
         f"{rows}\n</table>\n" + "".join(_section(part) for part in parts) + "</body>\n</html>\n"
     )

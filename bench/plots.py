@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from . import response
-from .results import Report, Row
+from .results import Report, Row, counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,20 @@ def save_figure(entry: Draws, report: Report, target: Path | BinaryIO) -> None:
 
     figure = Figure(figsize=(9, 5.5), dpi=110, layout="constrained")
     entry.draw(report, figure)
+    figure.suptitle(heading(report), fontsize="small", wrap=True)
     figure.savefig(target, format="png")
+
+
+def heading(report: Report) -> str:
+    """What a picture says of itself where nothing stands beside it."""
+    told = [report.source] if report.source else []
+    runs = report.settings.get("runs")
+    if runs is not None:
+        count = counted(runs, "seed" if "points" in report.settings else "run")
+        told += [count] if count not in report.title else []
+    if report.settings.get("quick"):
+        told.append("quick run")
+    return f"{report.title} ({', '.join(told)})" if told else report.title
 
 
 def errors(rows: Sequence[Row]) -> list[list[float]]:
@@ -67,7 +80,6 @@ def draw_tcp(report: Report, figure: Figure) -> None:
     for control, panel in zip(controls, panels, strict=True):
         _draw_control(panel, control, report)
     panels[0].set_ylabel("goodput, Mbit/s")
-    figure.suptitle(report.title)
 
 
 def _draw_control(panel: Axes, control: str, report: Report) -> None:
@@ -128,7 +140,6 @@ def draw_fairness(report: Report, figure: Figure) -> None:
             panel.set_axis_off()
             continue
         _draw_sharing(panel, rows[place])
-    figure.suptitle(report.title)
     figure.supxlabel("seconds")
     figure.supylabel("Mbit/s")
 

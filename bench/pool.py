@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 Job = TypeVar("Job")
@@ -34,6 +35,11 @@ def interrupts_held() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
+def _ignore_interrupts() -> None:
+    """In each child of the pool: it is ended, and has nothing to say about it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _numbered(item: tuple[int, Callable[[Job], Result], Job]) -> tuple[int, Result]:
     place, function, job = item
     return place, function(job)
@@ -54,10 +60,13 @@ def spread(
     if not workers:
         return []
     items = [(place, function, job) for place, job in enumerate(jobs)]
-    with interrupts_held():
-        # Not forked: the terminal's progress bar has a thread here.
-        pool = multiprocessing.get_context("spawn").Pool(workers)
-    with pool:
+    with contextlib.ExitStack() as stack:
+        # It is started with the first child otherwise, and unblocks SIGINT here for all of them.
+        resource_tracker.ensure_running()
+        with interrupts_held():
+            # Not forked: the terminal's progress bar has a thread here.
+            made = multiprocessing.get_context("spawn").Pool(workers, _ignore_interrupts)
+            pool = stack.enter_context(made)
         for place, result in pool.imap_unordered(_numbered, items):
             results[place] = result
             done(len(results))

@@ -7,7 +7,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,11 @@ def as_text(reports: Sequence[Report], found: dict[str, Any], started: str) -> s
 
 
 def perform(entry: Scenario, options: Options, progress: Progress) -> Report:
-    """Run a scenario and note how long it took. Raises what `Scenario.run` does."""
+    """Run a scenario; note how long it took, and if it was quick. Raises what `run` does."""
     began = time.monotonic()
     report = entry.run(options, progress)
     report.took_s = time.monotonic() - began
+    report.settings.setdefault("quick", options.quick)
     return report
 
 
@@ -113,28 +114,54 @@ def sections(
         yield Section(entry.name, report, failure, started, found)
 
 
-def load(folder: Path) -> list[Section]:
-    """The newest result of each scenario in the files of `folder`.
+def load(folder: Path, passed_over: Callable[[str, str], None]) -> list[Section]:
+    """The newest result of each scenario in the *.json of `folder`.
 
-    Files that are no results of this program are passed over. Raises OSError.
+    `passed_over` is told the name of each that is no result of this program, and why. Raises
+    OSError if the folder cannot be read.
     """
     newest: dict[str, Section] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix != ".json":
             continue
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            if held["schema"] != SCHEMA:
-                continue
-            reports = [Report.from_json(entry) for entry in held["scenarios"]]
-            started, found = held["started"], held["machine"]
-        except (KeyError, TypeError, ValueError):
+            held = _read(path)
+        except _NoResult as error:
+            passed_over(path.name, str(error))
             continue
-        for report in reports:
-            known = newest.get(report.scenario)
-            if known is None or known.started < started:
-                newest[report.scenario] = Section(report.scenario, report, "", started, found)
+        for section in held:
+            known = newest.get(section.name)
+            if known is None or known.started < section.started:
+                newest[section.name] = section
     return list(newest.values())
+
+
+class _NoResult(Exception):
+    """A file is no result of this program: why."""
+
+
+def _read(path: Path) -> list[Section]:
+    """What a run has left. Raises _NoResult."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        held = json.loads(text) if text.strip() else None
+    except OSError as error:
+        raise _NoResult(error.strerror) from error
+    except ValueError as error:
+        raise _NoResult(f"no JSON: {error}") from error
+    if held is None:
+        raise _NoResult("empty")
+    try:
+        if held["schema"] != SCHEMA:
+            raise _NoResult(f"schema {held['schema']!r}, not {SCHEMA}")
+        reports = [Report.from_json(entry) for entry in held["scenarios"]]
+        started, found = str(held["started"]), held["machine"]
+        described(found)  # rather now than when the page is written
+    except KeyError as error:
+        raise _NoResult(f"no result of this program: it lacks {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _NoResult("no result of this program") from error
+    return [Section(report.scenario, report, "", started, found) for report in reports]
 
 
 def _order(section: Section) -> tuple[bool, list[tuple[int, str]], str]:

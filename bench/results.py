@@ -199,6 +199,11 @@ def _between(interval: tuple[float, float]) -> str:
     return f"{number(low)} … {number(high)}" if math.isfinite(high) else ""
 
 
+def counted(count: int, noun: str) -> str:
+    """The noun with its number: "1 run", "2 runs"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def number(value: float) -> str:
     """Three significant digits, without an exponent for what is measured here."""
     if abs(value) >= 100:

@@ -17,7 +17,7 @@ from ..paths import MBIT
 from ..pool import interrupts_held
 from ..priority import preferred
 from ..registry import BenchError, Options, Progress, scenario
-from ..results import Report, Row, Verdict
+from ..results import Report, Row, Verdict, counted
 from ..topology import Side
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Failover:
         report = Report(
             self.name,
             f"Time without delivery when one of two paths (20 Mbit/s, 20 and 40 ms) is cut under "
-            f"load, {runs} cuts",
+            f"load, {counted(runs, 'cut')}",
             {"runs": runs, "paths": [[road.rate_bps, road.rtt_us] for road in ROADS]},
             list(rows.values()),
             ["both ends ours, or both the kernel's, with default settings; each cut is another "

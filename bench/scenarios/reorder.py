@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from ..multipath import Link
 from ..registry import Options, Progress, scenario
 from ..reordering import FLOOR, TIMED, Trace, model, record, replay
-from ..results import Report, Row, Verdict
+from ..results import Report, Row, Verdict, counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,7 +133,7 @@ class Reorder:
                         row.remark = f"{found.segments} segments timed: it grows with the queue"
         report = Report(
             self.name,
-            f"Out-of-order queues, CPU time of the queue alone, {runs} runs",
+            f"Out-of-order queues, CPU time of the queue alone, {counted(runs, 'run')}",
             {"runs": runs, "quick": options.quick},
             list(rows.values()),
             [

@@ -22,7 +22,7 @@ from ..paths import MBIT, Cell
 from ..plots import draw_tcp
 from ..pool import spread
 from ..registry import BenchError, Options, Progress, scenario
-from ..results import Report, Row, Verdict, number
+from ..results import Report, Row, Verdict, counted, number
 from ..virtual import Job, transfer
 
 if TYPE_CHECKING:
@@ -363,8 +363,8 @@ def _notes(plan: _Plan) -> list[str]:
     if plan.real:
         notes.append(
             f"real: sender ours or the kernel's, receiver the kernel's, over the link emulator; "
-            f"{plan.runs} runs of {plan.seconds:g} s after {plan.warmup:g} s (twice as many in "
-            f"cells below {_SLOW_MBIT:g} Mbit/s), same seeds; lossy cells run at once."
+            f"{counted(plan.runs, 'run')} of {plan.seconds:g} s after {plan.warmup:g} s (twice as "
+            f"many in cells below {_SLOW_MBIT:g} Mbit/s), same seeds; lossy cells run at once."
         )
         if not plan.judged:
             notes.append("not judged: that takes all cells, 5 runs and 30 s.")

@@ -90,6 +90,11 @@ def test_list_names_every_scenario_and_case() -> None:
         ),
         (["run", "micro", "--only", "kernel-bbr"], "no case 'kernel-bbr'"),
         (["run", "micro", "--json", "/nowhere/at/all.json"], "/nowhere/at/all.json: No such file"),
+        (["run", "micro", "--json", "/tmp"], "/tmp: Is a directory"),
+        (["run", "micro", "--plot", "/proc/nope"], "/proc/nope: No such file"),
+        (["run", "micro", "--plot", "/proc"], "/proc: No such file"),
+        (["run", "micro", "--plot", __file__], "test_cli.py: Not a directory"),
+        (["run", "micro", "--profile", __file__], "test_cli.py: Not a directory"),
         (["run", "micro", "--runs", "0"], "0 is not in 1..1000"),
         (["run", "micro", "--runs", "many"], "argument --runs: 'many' is not a whole number"),
         (["run", "micro", "--seconds", "-1"], "-1"),
@@ -99,8 +104,17 @@ def test_list_names_every_scenario_and_case() -> None:
     ],
 )
 def test_refusals_are_one_line_and_status_2(
-    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    text: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """And nothing is measured before."""
+
+    def measured(options: Options, progress: object) -> Report:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(scenarios["micro"], "run", measured)
     try:
         status: object = cli.main(arguments)
     except SystemExit as end:
@@ -158,6 +172,76 @@ def test_scenario_failure_is_one_line_and_status_1(
     monkeypatch.setattr(scenarios["micro"], "run", fail)
     assert cli.main(["run", "micro"]) == 1
     assert capsys.readouterr().err == "bench: the peer has left\n"
+
+
+def small(name: str) -> Report:
+    return Report(name, "T", {"runs": 1}, [Row("a", "the row", "s", [1.0], details=[{}])])
+
+
+def test_a_table_is_printed_before_what_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The figures are not lost, and the scenarios after it are measured."""
+    for name in ("micro", "simulator"):
+        monkeypatch.setattr(scenarios[name], "run", lambda options, progress, n=name: small(n))
+    (tmp_path / "micro.json").mkdir()
+    assert cli.main(["run", "micro", "simulator", "--plot", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out.count("the row") == 2
+    assert printed.err == f"bench: {tmp_path}/micro.json: Is a directory\n"
+    assert (tmp_path / "simulator.json").exists()
+    # The file of results goes away while it is measured.
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    target = folder / "x.json"
+
+    def run(options: Options, progress: object) -> Report:
+        target.unlink()
+        folder.rmdir()
+        return small("micro")
+
+    monkeypatch.setattr(scenarios["micro"], "run", run)
+    assert cli.main(["run", "micro", "--json", str(target)]) == 2
+    printed = capsys.readouterr()
+    assert "the row" in printed.out
+    assert printed.err == f"bench: {target}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("held", [None, "", "old"])
+def test_an_interrupted_run_leaves_no_empty_file(
+    held: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was there before stays."""
+
+    def interrupt(options: Options, progress: object) -> Report:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scenarios["micro"], "run", interrupt)
+    target = tmp_path / "x.json"
+    if held is not None:
+        target.write_text(held)
+    assert cli.main(["run", "micro", "--json", str(target)]) == 130
+    assert (target.read_text() if target.exists() else None) == held
+
+
+def test_the_children_of_the_pool_do_not_hear_an_interrupt() -> None:
+    """Neither while they come up nor later: no traceback of theirs stands beside our line."""
+    program = (
+        "import signal\n"
+        "from functools import partial\n"
+        "from bench.pool import spread\n"
+        "blocked = spread(partial(signal.pthread_sigmask, signal.SIG_BLOCK), [()])[0]\n"
+        "print(signal.SIGINT in blocked, spread(signal.getsignal, [signal.SIGINT])[0].name)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.stdout, result.stderr) == ("True SIG_IGN\n", "")
 
 
 def test_missing_rights_are_one_line_and_status_2() -> None:

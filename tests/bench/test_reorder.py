@@ -117,6 +117,7 @@ def test_a_quick_run(tmp_path: Path) -> None:
     assert hits["unlike-8-aggreg"][0] > 80
     assert hits["model-8-1000-shortcuts"][0] > 80
     assert report.verdicts == []
+    assert report.title.endswith(", 1 run")
     picture = tmp_path / "reorder.png"
     save_figure(reorder.Reorder(), report, picture)
     assert picture.stat().st_size > 10_000

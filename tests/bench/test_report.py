@@ -77,20 +77,25 @@ def test_the_page_is_whole_and_fetches_nothing() -> None:
     parts = [
         Part("one", "One & all", "fig. 1", [table], ["a <note>"], example().verdicts, b"\x89PNG"),
         Part("two", "Two", "", failure="no right <to>"),
+        Part("three", "Three", ""),
+        Part("four", "Four", ""),
     ]
     text = page(parts, "now")
     found = Reader(text)
-    assert found.links == {"#one", "#two"}
-    assert found.identifiers == {"one", "two"}
+    assert found.links == {"#one", "#two", "#three", "#four"}
+    assert found.identifiers == {"one", "two", "three", "four"}
     assert found.fetched == ["data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()]
     assert {"x < y", "1", "1 of 2 met", "not measured"} <= set(found.cells)
-    assert "2 scenarios, 1 of 2 promises kept" in text
+    assert "<p>4 scenarios, 1 of 2 promises kept, 2 not judged, 1 not measured. Written" in text
+    assert "<p>1 scenario, 1 of 2 promises kept. Written" in page(parts[:1], "now")
     assert '<li class="met">a &lt; b &amp; c</li><li class="missed">more</li>' in text
     assert "http" not in text
 
 
-def test_the_newest_result_of_each_is_taken_in_the_order_of_the_figures(tmp_path: Path) -> None:
-    """5.3 before 5.13, what stands beside no figure last; other files are passed over."""
+def test_the_newest_result_of_each_is_taken_in_the_order_of_the_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """5.3 before 5.13, what stands beside no figure last; other files are passed over, aloud."""
     pytest.importorskip("matplotlib")
     for file, name, source, when in (
         ("a.json", "loss", "thesis fig. 5.3", "2026-01-01"),
@@ -105,8 +110,28 @@ def test_the_newest_result_of_each_is_taken_in_the_order_of_the_figures(tmp_path
     (tmp_path / "g.json").write_text("no JSON")
     (tmp_path / "h.json").write_text(json.dumps({"schema": SCHEMA + 1}))
     (tmp_path / "i.txt").write_text("no JSON")
+    (tmp_path / "j.json").write_text("")
+    (tmp_path / "k.json").write_bytes(b"\xff\xfe")
+    (tmp_path / "l.json").write_text("[1]")
+    (tmp_path / "m.json").mkdir()
+    odd = json.loads((tmp_path / "a.json").read_text()) | {"machine": {}}
+    (tmp_path / "n.json").write_text(json.dumps(odd))
     target = tmp_path / "page.html"
     assert cli.main(["report", "--from", str(tmp_path), "--output", str(target)]) == 3
+    head = "bench: passed over: "
+    lines = capsys.readouterr().err.splitlines()
+    told = dict(line.removeprefix(head).split(": ", 1) for line in lines if line.startswith(head))
+    assert told.pop("k.json").startswith("no JSON: 'utf-8' codec")
+    assert told == {
+        "f.json": "no result of this program: it lacks 'scenarios'",
+        "g.json": "no JSON: Expecting value: line 1 column 1 (char 0)",
+        "h.json": f"schema {SCHEMA + 1}, not {SCHEMA}",
+        "j.json": "empty",
+        "l.json": "no result of this program",
+        "m.json": "Is a directory",
+        "n.json": "no result of this program: it lacks 'kernel'",
+    }
+    assert len(lines) == len(told) + 2
     text = target.read_text()
     found = Reader(text)
     assert re.findall(r'<h2 id="(\w+)">', text) == ["loss", "gone", "another"]
@@ -170,6 +195,7 @@ def test_every_figure_is_measured_in_a_quick_report(tmp_path: Path) -> None:
         (["--from", "/nowhere"], "/nowhere: No such file"),
         (["--from", "."], "no result of a scenario there"),
         (["--output", "/nowhere/page.html"], "/nowhere/page.html: No such file"),
+        (["--output", "/tmp"], "/tmp: Is a directory"),
     ],
 )
 def test_refusals_are_one_line_and_status_2(
@@ -182,6 +208,7 @@ def test_refusals_are_one_line_and_status_2(
     printed = capsys.readouterr()
     assert text in printed.err
     assert (printed.err.count("\n"), printed.out) == (1, "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_figure_is_on_the_page() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -172,3 +173,20 @@ def test_a_heuristic_of_forty_lines_runs_by_its_name() -> None:
     _, at_once = figures_of("at-once", 5_000_000)
     assert used == 2
     assert at_once < patient < 1.15 * at_once
+
+
+def test_the_command_that_patience_prints_shows_its_rule() -> None:
+    """Five megabytes need the second path, one does not, and `never` never opens it."""
+    text = (ROOT / "examples" / "patience.py").read_text(encoding="utf-8")
+    command = re.search(r"python -m mptcp\.sim ((?:.*\\\n)*.*)", text)
+    assert command is not None
+    asked = shlex.split(command[1].replace("\\\n", " "))
+
+    def paths(*more: str) -> int:
+        done = simulate(*asked, *more)
+        assert (done.returncode, done.stderr) == (0, "")
+        return len(done.stdout.splitlines()) - 1
+
+    assert paths() == 2
+    assert paths("--bytes", "1000000") == 1
+    assert paths("--heuristics", "never") == 1

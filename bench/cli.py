@@ -245,7 +245,8 @@ def _measure(
         return _refused(*unwritten[0])
     missed = [verdict for report in reports for verdict in report.verdicts if not verdict.met]
     if missed:
-        return _complain(f"{len(missed)} promises are not kept, the first: {missed[0].promise}", 3)
+        count = "1 promise is" if len(missed) == 1 else f"{len(missed)} promises are"
+        return _complain(f"{count} not kept, the first: {missed[0].promise}", 3)
     return 0
 
 

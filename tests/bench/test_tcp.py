@@ -173,7 +173,7 @@ def test_a_missed_promise_is_status_3(
     assert cli.main(["run", "tcp", "--plot", str(tmp_path / "out")]) == 3
     printed = capsys.readouterr()
     assert "NOT met: as fast: 0.5" in printed.out
-    assert printed.err == "bench: 1 promises are not kept, the first: as fast: 0.5\n"
+    assert printed.err == "bench: 1 promise is not kept, the first: as fast: 0.5\n"
     found = json.loads((tmp_path / "out" / "tcp.json").read_text())
     assert found["scenarios"][0]["verdicts"][1] == {"promise": "as fast: 0.5", "met": False}
     assert (tmp_path / "out" / "tcp.png").exists()

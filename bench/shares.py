@@ -97,4 +97,4 @@ def draw_shares(report: Report, figure: Figure, controls: Sequence[str], below: 
     axes.set_xticks(sorted({point["at"] for point in points.values()}))
     axes.set_xlabel(below)
     axes.set_ylabel("goodput, Mbit/s")
-    figure.legend(loc="outside upper center", ncols=1 + len(controls))
+    figure.legend(loc="outside lower center", ncols=1 + len(controls))

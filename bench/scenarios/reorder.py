@@ -234,7 +234,6 @@ def draw_bars(axes: Axes, report: Report) -> None:
     axes.set_xticks(
         range(len(cells)), labels=[f"{cell.subflows} subflows\n{cell.source}" for cell in cells]
     )
-    axes.set_yscale("log")
     axes.set_ylabel("CPU time for each queued segment, ns")
     axes.set_title("arrivals of a download", fontsize=10)
     axes.legend()

@@ -144,6 +144,6 @@ class Retransmissions(Sweep):
                 for row in rows
             ]
             draw_bars(place, bars, "ms")
-            place.set_title(f"{text}: {self.unit}")
+            place.set_title(text, fontsize=10)
             if situation == "cut":
                 place.set_yscale("log")  # one that waits for the subflow's end is far off

@@ -16,7 +16,7 @@ from ..paths import MBIT
 from ..plots import draw_line
 from ..pool import interrupts_held
 from ..priority import preferred
-from ..registry import Options, Progress, scenario
+from ..registry import BenchError, Options, Progress, scenario
 from ..results import Report, Row, Verdict
 from ..topology import Side
 
@@ -117,10 +117,17 @@ class Aggregation:
             for cell in cells
             for who in chosen
         }
+        again: list[str] = []
         jobs = [(cell, who) for _ in range(runs) for cell in cells for who in chosen]
         for place, (cell, who) in enumerate(jobs):
             progress(f"{cell.label}, {who}", place, len(jobs))
-            found = fill(cell, who, warmup, seconds)
+            try:
+                found = fill(cell, who, warmup, seconds)
+            except BenchError as error:
+                # Minutes of other cells are not to be lost for one transfer that got stuck; who
+                # gets stuck twice in a row does it by rule.
+                again.append(str(error))
+                found = fill(cell, who, warmup, seconds)
             row = rows[cell.key, who]
             row.values.append(found.pop("filled"))
             row.details.append(found)
@@ -135,6 +142,7 @@ class Aggregation:
              "counts memory, not payload."],
             source=self.source,
         )  # fmt: skip
+        report.notes += [f"measured again: {what}" for what in again]
         compare(report, cells)
         complete = len(cells) == len(CELLS) and len(chosen) == len(WHO)
         if complete and runs >= RUNS and seconds >= SECONDS:

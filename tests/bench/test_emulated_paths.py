@@ -10,6 +10,7 @@ import pytest
 
 from mptcp.bench.emulated_paths import Road
 from mptcp.bench.meter import Meter
+from mptcp.bench.registry import BenchError, Options
 from mptcp.bench.results import Report, Row
 from mptcp.bench.scenarios import aggregation, failover
 
@@ -131,3 +132,23 @@ def test_failover_quick_run(tmp_path: Path) -> None:
         assert 20 < row["median"] < 3000  # an RTT at least: what was in flight is lost
         assert row["details"][0]["goodput_mbit_s"] > 5
     assert (tmp_path / "failover.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_transfer_that_gets_stuck_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One transfer that says nothing does not cost the figure, and the page says so; two in a row
+    are a fault."""
+    stuck = [True, False]
+
+    def fill(cell: aggregation.Cell, who: str, warmup: float, seconds: float) -> dict[str, object]:
+        if stuck and stuck.pop(0):
+            raise BenchError(f"{who}, {cell.label}: said nothing")
+        return {"filled": 0.9, "cell": cell.key, "who": who}
+
+    monkeypatch.setattr(aggregation, "fill", fill)
+    options = Options(runs=1, only=("r1-128k", "ours"))
+    report = aggregation.Aggregation().run(options, lambda *_: None)
+    assert [row.values for row in report.rows] == [[0.9]]
+    assert "measured again: ours, RTT 1:1, 128 KiB: said nothing" in report.notes
+    stuck[:] = [True, True]
+    with pytest.raises(BenchError, match="said nothing"):
+        aggregation.Aggregation().run(options, lambda *_: None)

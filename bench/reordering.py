@@ -70,7 +70,7 @@ class _Dictionary(ReorderQueue):
 
     def insert(self, subflow: int, dsn: int, view: memoryview) -> int:
         self._views[dsn] = view
-        self.hits += 1
+        self.misses += 1
         return len(view)
 
     def pop_ready(self, rcv_nxt: int) -> list[memoryview]:

@@ -56,9 +56,7 @@ from mptcp.tcp.state import NEVER, State
 from mptcp.tcp.syncookies import SynCookies
 from mptcp.timers import BlurredLimit, RateLimit, Timed, TimerHeap
 from mptcp.wire.fragments import Reassembler
-from mptcp.wire.tcp import (
-    Segment,
-)
+from mptcp.wire.tcp import Segment
 
 __all__ = ["PLAIN", "Listener", "Offload", "Stack"]
 

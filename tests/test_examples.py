@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.simulate import simulate
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -105,19 +107,6 @@ def test_an_experiment_tells_how_it_is_used(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage:" in done.stdout
     assert list(tmp_path.iterdir()) == []
-
-
-def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m mptcp.sim` with these arguments."""
-    return subprocess.run(
-        [sys.executable, "-m", "mptcp.sim", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
 
 
 def test_a_scheduler_of_forty_lines_runs_by_its_name() -> None:

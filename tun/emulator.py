@@ -27,9 +27,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Literal, Self
 
+from .closing import Closing
 from .device import TunDevice
 from .interface import Configured, configure_interface
 from .linkem import LinkChange, LinkStats
@@ -109,7 +109,7 @@ class PathSpec:
         return both.merged(self.forward), both.merged(self.backward)
 
 
-class LinkEmulator:
+class LinkEmulator(Closing):
     """Controls a running emulator, from any thread; use it as a context manager."""
 
     def __init__(
@@ -164,7 +164,7 @@ class LinkEmulator:
             try:
                 emulator._ask({"op": "start", "paths": setup})
             except BaseException:
-                emulator.stop()
+                emulator.close()
                 raise
             undo.pop_all()
             # The child has its own descriptors; ours are closed here: the devices go with the
@@ -231,7 +231,7 @@ class LinkEmulator:
             raise EmulatorError(answer["error"])
         return answer
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End the emulator; its devices vanish. May be called twice."""
         self._answers.close()
         self._control.close()  # what tells the child to end
@@ -242,17 +242,6 @@ class LinkEmulator:
             self._process.wait()
         while self._configured:
             self._configured.pop().remove()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def _open_end(end: PathEnd, mtu: int) -> tuple[int, Configured]:

@@ -122,7 +122,7 @@ class Reorder:
                     row.values.append(found.ns_per_segment)
                     row.details.append(
                         {
-                            "hits_percent": 0.0 if kind == FLOOR else 100 * found.hit_share,
+                            "hits_percent": 100 * found.hit_share,
                             "steps": found.steps_per_segment,
                             "nodes": found.nodes,
                             "segments": found.segments,

@@ -1,13 +1,13 @@
 """Time-distance (thesis §4.3.6), the default: lowest RTT first, and no path too late for the end.
 
-The time-distance of a path is queue / bandwidth + RTT; of the RTT the way there counts, half of
-it. While there is more to send than the fast
-paths take, the queue on each is its window, because subflows pull, and the order is that of the
-RTTs. Where the data ends, what is left over is a queue before the fast path: when that will have
-delivered all of it before a slower one could deliver the next segment, the slower one stays idle.
-Otherwise a file that ends just then takes the slow path's time. A fast path that has acknowledged
-nothing new for two round trips, the probe time-out of RFC 8985 §7.2, is not waited for: less would
-not do, as one that repairs a loss goes on sending meanwhile.
+The time-distance of a path is queue / bandwidth + RTT; of the RTT the way there counts, half of it.
+While there is more to send than the fast paths take, the queue on each is its window, because
+subflows pull, and the order is that of the RTTs. Where the data ends, what is left over is a queue
+before the fast path: when that will have delivered all of it before a slower one could deliver the
+next segment, the slower one stays idle. Otherwise a file that ends just then takes the slow path's
+time. A fast path that has acknowledged nothing new for two round trips, the probe time-out of RFC
+8985 §7.2, is not waited for: less would not do, as one that repairs a loss goes on sending
+meanwhile.
 """
 
 from __future__ import annotations

@@ -224,6 +224,18 @@ def test_an_interrupted_run_leaves_no_empty_file(
     assert (target.read_text() if target.exists() else None) == held
 
 
+def run_program(program: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def test_the_children_of_the_pool_do_not_hear_an_interrupt() -> None:
     """Neither while they come up nor later: no traceback of theirs stands beside our line."""
     program = (
@@ -233,14 +245,7 @@ def test_the_children_of_the_pool_do_not_hear_an_interrupt() -> None:
         "blocked = spread(partial(signal.pthread_sigmask, signal.SIG_BLOCK), [()])[0]\n"
         "print(signal.SIGINT in blocked, spread(signal.getsignal, [signal.SIGINT])[0].name)\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    result = run_program(program)
     assert (result.stdout, result.stderr) == ("True SIG_IGN\n", "")
 
 
@@ -254,14 +259,7 @@ def test_missing_rights_are_one_line_and_status_2() -> None:
         "cli.enter_user_namespace = refuse\n"
         "sys.exit(cli.main(['run', 'goodput', '--quick']))\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    result = run_program(program)
     assert result.returncode == 2
     assert result.stderr == "bench: no right to create network namespaces: run as root\n"
 

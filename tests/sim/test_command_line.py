@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mptcp.sim.__main__ import main
+from tests.simulate import simulate
 
 ROOT = Path(__file__).parents[2]
 START = "python -m mptcp.sim: "
 TWO_PATHS = ("--path", "20/5", "--path", "20/5", "--bytes", "500000")
 AT_ONCE = ("--heuristics", "at-once")
-
-
-def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: what it loads registers itself."""
-    return subprocess.run(
-        [sys.executable, "-m", "mptcp.sim", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
 
 
 def refused(*arguments: str) -> str:

@@ -348,8 +348,8 @@ def test_bad_requests_are_refused_and_change_nothing(left: Namespace, right: Nam
 def test_stopping_takes_the_devices_away(left: Namespace, right: Namespace) -> None:
     emulator = LinkEmulator.start([spec(left, right)])
     assert "path1" in left.output(["ip", "link"])
-    emulator.stop()
-    emulator.stop()
+    emulator.close()
+    emulator.close()
     for namespace in (left, right):
         assert "path1" not in namespace.output(["ip", "link"])
     with pytest.raises(EmulatorError):
